@@ -1,0 +1,85 @@
+"""What every component must do, and the shear that all elliptical ones share."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffdeblend.fourier import Pair, shift
+from diffdeblend.grid import Modes
+
+
+class AbstractComponent(eqx.Module):
+    """Light with a shape: a flux in every band times a profile of unit flux.
+
+    To add a shape: subclass, declare its parameters with their domains, write `fourier`. Gradients
+    and Gauss-Newton columns follow by autodiff.
+
+    - `flux`: shape `(band,)`, or `(part, band)` for a component of several profiles. In the unit
+        of the exposure; may be negative, so that the photometry of faint sources is unbiased.
+    - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
+    """
+
+    flux: eqx.AbstractVar[Float[Array, "*part band"]]
+    x: eqx.AbstractVar[Float[Array, ""]]
+    y: eqx.AbstractVar[Float[Array, ""]]
+
+    @abstractmethod
+    def fourier(self, modes: Modes) -> Pair:
+        """The profile of unit flux at its place: real and imaginary part, each `(*part, k)`.
+
+        A pair, not a stack: XLA on CPU turns code fused with a stack into scalar code.
+        """
+
+    def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "..."]:
+        """Surface brightness of unit flux at far points, `(*part, *p)`, per square pixel.
+
+        Used where a profile's wings come back around the period of the Fourier series. Zero for
+        profiles that end before.
+        """
+        return jnp.zeros((*self.flux.shape[:-1], *x.shape), dtype=self.flux.dtype)
+
+    def constrained(self) -> "AbstractComponent":
+        """The nearest component that keeps the constraints no domain can express."""
+        return self
+
+
+def sheared_frequency(modes: Modes, ellipticity: Float[Array, "2"]) -> Float[Array, "k"]:
+    """Squared frequency in the frame where the sheared profile is round.
+
+    `ellipticity`: reduced shear (g1, g2); positive g1 stretches along x. Area is conserved.
+
+    ??? cite
+        Bernstein & Jarvis (2002), AJ 123, 583, eq. 2.8; GalSim's convention.
+    """
+    g1, g2 = ellipticity[0], ellipticity[1]
+    norm = 1 / (1 - g1**2 - g2**2)
+    xx = norm * ((1 + g1) ** 2 + g2**2)
+    yy = norm * ((1 - g1) ** 2 + g2**2)
+    xy = norm * 4 * g2
+    return xx * modes.kx**2 + yy * modes.ky**2 + xy * modes.kx * modes.ky
+
+
+def unsheared_distance(
+    dx: Float[Array, "*p"], dy: Float[Array, "*p"], ellipticity: Float[Array, "2"]
+) -> Float[Array, "*p"]:
+    """Squared distance from the centre in the frame where the sheared profile is round."""
+    g1, g2 = ellipticity[0], ellipticity[1]
+    norm = 1 / (1 - g1**2 - g2**2)
+    along = (1 - g1) * dx - g2 * dy
+    across = (1 + g1) * dy - g2 * dx
+    return norm * (along**2 + across**2)
+
+
+def place(profile: Array, modes: Modes, x: Array, y: Array) -> Pair:
+    """A real profile, `(*part, k)`, moved from the origin to (x, y)."""
+    re, im = shift(modes, x, y)
+    return profile * re, profile * im
+
+
+def check_flux(flux: Array, parts: int | None = None) -> None:
+    """**Raises:** `ValueError` if `flux` is not one number per band (and part)."""
+    wanted = "(band,)" if parts is None else f"({parts}, band)"
+    if flux.ndim != (1 if parts is None else 2) or (parts is not None and flux.shape[0] != parts):
+        raise ValueError(f"`flux` needs shape {wanted}; got {flux.shape}.")

@@ -1,0 +1,124 @@
+"""Many components of one kind, padded to a fixed number."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from diffdeblend.components.abstract import AbstractComponent
+from diffdeblend.fourier import Pair
+from diffdeblend.grid import Modes
+
+
+class Stack(eqx.Module):
+    """Components of one kind, every field with a leading `source` axis.
+
+    - `members`: the components; of what is not active, any valid values.
+    - `active`: which of them exist; the rest is padding and neither shines nor is fitted.
+    - `rank`: place of each in the user's list of sources; -1 for padding.
+    """
+
+    members: AbstractComponent
+    active: Bool[Array, "source"]
+    rank: Int[Array, "source"]
+
+    @property
+    def n_slots(self) -> int:
+        """Number of profiles that are drawn."""
+        return self.size * self.parts
+
+    @property
+    def size(self) -> int:
+        """Number of places, padding included."""
+        return self.active.shape[0]
+
+    @property
+    def parts(self) -> int:
+        """Number of profiles of one member."""
+        return self.members.flux.shape[1] if self.members.flux.ndim == 3 else 1
+
+    @property
+    def flux(self) -> Float[Array, "slot band"]:
+        """Flux of every profile of every member; a slot is one profile."""
+        return self.members.flux.reshape(self.size * self.parts, -1)
+
+    def with_flux(self, flux: Float[Array, "slot band"]) -> "Stack":
+        """The same stack with other fluxes."""
+        return eqx.tree_at(
+            lambda s: s.members.flux, self, flux.reshape(self.members.flux.shape)
+        )
+
+    @property
+    def owner(self) -> Int[Array, "slot"]:
+        """The member that each slot belongs to."""
+        return jnp.asarray(np.repeat(np.arange(self.size), self.parts))
+
+    @property
+    def active_slot(self) -> Bool[Array, "slot"]:
+        """Which slots belong to active members."""
+        return self.active[self.owner]
+
+    @property
+    def membership(self) -> Float[Array, "source slot"]:
+        """1 where a slot belongs to an active member, else 0."""
+        belongs = self.owner[None, :] == jnp.arange(self.size)[:, None]
+        return jnp.where(belongs & self.active_slot, 1, 0).astype(self.members.flux.dtype)
+
+    def fourier(self, modes: Modes) -> Pair:
+        """The profiles of unit flux of all slots, each `(slot, k)`; dark where not active."""
+        re, im = jax.vmap(lambda member: member.fourier(modes))(self.members)
+        shape = (self.n_slots, modes.kx.size)
+        on = self.active_slot.astype(re.dtype)[:, None]
+        return on * re.reshape(shape), on * im.reshape(shape)
+
+    def wings(self, x: Float[Array, "p"], y: Float[Array, "p"]) -> Float[Array, "slot p"]:
+        """Far surface brightness of all slots; zero where not active."""
+        values = jax.vmap(lambda member: member.wings(x, y))(self.members)
+        return self.active_slot.astype(values.dtype)[:, None] * values.reshape(-1, x.size)
+
+    def member(self, index: int) -> AbstractComponent:
+        """One component by its place in the stack."""
+        return jax.tree.map(lambda leaf: leaf[index], self.members)
+
+
+def stack_components(
+    components: Sequence[AbstractComponent],
+    *,
+    size: int | None = None,
+    rank: Sequence[int] | None = None,
+) -> Stack:
+    """Components of one class and one shape of fields, as a `Stack`.
+
+    `size`: number of places to pad to; `rank`: the components' places in a longer list.
+
+    **Raises:** `ValueError` for no components, several classes, fields that differ in shape, or a
+    `size` that is too small.
+    """
+    if not components:
+        raise ValueError("`components` is empty; a stack needs at least one.")
+    size = len(components) if size is None else size
+    if size < len(components):
+        raise ValueError(f"`size` is {size}, less than the {len(components)} components.")
+    if len({type(c) for c in components}) > 1:
+        names = sorted({type(c).__name__ for c in components})
+        raise ValueError(f"`components` of one stack need one class; got {', '.join(names)}.")
+    structures = {
+        (jax.tree.structure(c), tuple(np.shape(leaf) for leaf in jax.tree.leaves(c)))
+        for c in components
+    }
+    if len(structures) > 1:
+        raise ValueError(
+            "`components` of one stack need fields of one shape (bands, parts, pixels); "
+            f"got {sorted(str(shapes) for _, shapes in structures)}."
+        )
+    padded = [*components, *[components[0]] * (size - len(components))]
+    members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
+    places = list(range(len(components))) if rank is None else list(rank)
+    return Stack(
+        members=members,
+        active=jnp.arange(size) < len(components),
+        rank=jnp.asarray(places + [-1] * (size - len(components)), dtype=jnp.int32),
+    )

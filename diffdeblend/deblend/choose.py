@@ -1,0 +1,111 @@
+"""Which model each source asks for, by the Bayesian information criterion."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffdeblend.components import AnySource, Kind, Stack, any_stack
+from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_marquardt
+from diffdeblend.fit.objective import make_problem, model_image
+from diffdeblend.fit.prior import ShapePrior
+from diffdeblend.fit.unknowns import free_numbers, scene_of
+from diffdeblend.grid import FIT
+from diffdeblend.psf import AbstractPSF
+from diffdeblend.scene import Scene, render_each
+
+
+def n_parameters(kind: Kind, n_bands: int) -> int:
+    """Free numbers of a source of a kind: shapes, and a flux a part and band."""
+    return {
+        Kind.POINT: 2 + n_bands,
+        Kind.SERSIC: 6 + n_bands,
+        Kind.BULGE_DISC: 6 + 2 * n_bands,
+        Kind.MULTI_GAUSSIAN: 5 + AnySource.parts * n_bands,
+    }[kind]
+
+
+def choose_kinds(
+    scene: Scene,
+    data: Float[Array, "band y x"],
+    weight: Float[Array, "band y x"],
+    psf: AbstractPSF,
+    prior: ShapePrior,
+) -> tuple[Int[np.ndarray, "source"], Scene]:
+    """The kind of least BIC for each source, the others held, and a scene to start from.
+
+    Every source is fitted alone, as each of the four kinds, to the data minus all other sources,
+    in one program. `scene` holds one stack of `AnySource`, already fitted under `prior`.
+
+    Returns the kinds, padding included, and `scene` with each source as its best trial left it.
+    """
+    values, trials = _trials(scene, data, weight, psf, prior)
+    # In units of the noise, so that all bands speak.
+    noise = np.sqrt(np.asarray(jnp.mean(weight, axis=(1, 2))))
+    flux = np.asarray(trials.flux).sum(axis=2) * noise
+    # What eats a neighbour's light is no model of a source.
+    negative = flux.min(axis=2) < -0.05 * np.abs(flux).max(axis=2)
+    n_bands = data.shape[0]
+    used = max(int(jnp.sum(weight > 0)), 2)
+    cost = np.array([n_parameters(kind, n_bands) for kind in Kind]) * np.log(used)
+    criterion = 2 * np.asarray(values, dtype=float) + cost
+    criterion = np.where(np.isfinite(criterion), criterion, np.inf)
+    criterion = np.where(negative & ~negative.all(axis=1, keepdims=True), np.inf, criterion)
+    best = np.argmin(criterion, axis=1)
+    stack = scene.sources[0]
+    picked = jax.tree.map(lambda leaf: leaf[np.arange(stack.size), best], trials)
+    return best, Scene(
+        [any_stack(Stack(picked, stack.active, stack.rank))], scene.background, scene.dx, scene.dy
+    )
+
+
+@eqx.filter_jit
+def _trials(
+    scene: Scene, data: Array, weight: Array, psf: AbstractPSF, prior: ShapePrior
+) -> tuple[Float[Array, "source kind"], AnySource]:
+    """Objective and fitted source for each source as each kind."""
+    stack = scene.sources[0]
+    shape = (data.shape[1], data.shape[2])
+    alone = render_each(scene, psf, shape, quality=FIT)[0]
+    problem = make_problem(data, weight, psf, free_numbers(scene, None), None, FIT)
+    left = data - model_image(scene, problem)
+
+    def one(source: tuple[AnySource, Array, Array, Array, Array]) -> tuple[Array, AnySource]:
+        member, active, rank, own, centre = source
+
+        def as_kind(kind: Array) -> tuple[Array, AnySource]:
+            members = jax.tree.map(lambda leaf: leaf[None], _as_kind(member, kind))
+            trial = Scene(
+                [Stack(members, active[None], rank[None])], dx=scene.dx, dy=scene.dy
+            )
+            task = eqx.tree_at(
+                lambda p: (p.data, p.free, p.prior),
+                problem,
+                (left + own, free_numbers(trial, None), ShapePrior((centre[None],))),
+                is_leaf=lambda leaf: leaf is None,
+            )
+            found = levenberg_marquardt(LevenbergMarquardt(max_steps=25), trial, task)
+            fitted = scene_of(found.unknowns, trial).sources[0].members
+            return found.value, jax.tree.map(lambda leaf: leaf[0], fitted)
+
+        return jax.lax.map(as_kind, jnp.arange(len(Kind)))
+
+    return jax.lax.map(one, (stack.members, stack.active, stack.rank, alone, prior.centre[0]))
+
+
+def _as_kind(member: AnySource, kind: Array) -> AnySource:
+    """A start for a source as another kind: dark, with the sizes that its Sersic fit suggests."""
+    # A concentrated galaxy hides its disc: a bulge of n = 4 leaves a disc larger than the whole.
+    disc = member.radius * jnp.clip(1 + 0.25 * (member.index - 1), 0.8, 1.8)
+    radius = jnp.where(kind == Kind.BULGE_DISC, disc, member.radius)
+    return eqx.tree_at(
+        lambda m: (m.kind, m.radius, m.flux, m.radius_ratio),
+        member,
+        (
+            kind.astype(member.kind.dtype),
+            radius,
+            jnp.zeros_like(member.flux),
+            jnp.full_like(member.radius, 0.4),
+        ),
+    )

@@ -1,0 +1,252 @@
+"""Take a blend apart: positions in, a fitted scene with a catalogue out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from astropy.table import QTable
+from jaxtyping import Array, ArrayLike, Float
+
+from diffdeblend.background import (
+    AbstractBackground,
+    ConstantBackground,
+    PolynomialBackground,
+)
+from diffdeblend.components import AnySource, Kind, Stack
+from diffdeblend.deblend.catalog import Sources, make_catalog, versions
+from diffdeblend.deblend.choose import choose_kinds, n_parameters
+from diffdeblend.deblend.flags import source_flags
+from diffdeblend.deblend.refine import (
+    asks_for_pixels,
+    own_chi2,
+    refine,
+)
+from diffdeblend.deblend.start import start_scene
+from diffdeblend.detect import find_peaks
+from diffdeblend.exposure import Exposure
+from diffdeblend.fit import Fit, fit
+from diffdeblend.fit.prior import ShapePrior, shape_prior
+from diffdeblend.grid import FIT, make_grid
+from diffdeblend.positions import check_positions
+from diffdeblend.psf import AbstractPSF
+from diffdeblend.scene import Scene, render_each
+
+
+@dataclass(frozen=True)
+class _Model:
+    """How a word of the user starts a source: its kind, and an index that is held."""
+
+    kind: Kind
+    index: float | None = None
+
+
+# "auto" and "free_form" start as Sersic galaxies.
+MODELS: dict[str, _Model] = {
+    "auto": _Model(Kind.SERSIC),
+    "point": _Model(Kind.POINT),
+    "gaussian": _Model(Kind.SERSIC, 0.5),
+    "exponential": _Model(Kind.SERSIC, 1.0),
+    "de_vaucouleurs": _Model(Kind.SERSIC, 4.0),
+    "sersic": _Model(Kind.SERSIC),
+    "bulge_disc": _Model(Kind.BULGE_DISC),
+    "multi_gaussian": _Model(Kind.MULTI_GAUSSIAN),
+    "free_form": _Model(Kind.SERSIC),
+}
+
+
+@dataclass(frozen=True)
+class Deblended:
+    """A blend taken apart. Host side, numpy arrays.
+
+    - `exposure`: what was given.
+    - `scene`: sources and sky; `fit`: the parametric fit with its covariance.
+    - `sources`: positions, fluxes, shapes and flags of the sources, in the order given.
+    - `catalog`: the same as a table with units.
+    - `models`: image of each source as the camera sees it, `(source, band, y, x)`.
+    - `background`: the sky, `(band, y, x)`.
+    - `residual`: data minus all of it, 0 where a pixel is not used.
+    - `summary`: settings, figures of merit, seconds by stage.
+    """
+
+    exposure: Exposure
+    scene: Scene
+    fit: Fit
+    sources: Sources
+    catalog: QTable
+    models: Float[np.ndarray, "source band y x"]
+    background: Float[np.ndarray, "band y x"]
+    residual: Float[np.ndarray, "band y x"]
+    summary: dict[str, Any] = field(repr=False)
+
+
+def deblend(
+    exposure: Exposure,
+    positions: Float[ArrayLike, "source 2"] | None = None,
+    *,
+    model: str = "auto",
+    background: str = "constant",
+    free_form: bool = True,
+    report: Callable[[str], None] | None = None,
+) -> Deblended:
+    """Take a blend apart.
+
+    - `positions`: (x, y) of each source in pixels, good to half a pixel; without them, the peaks of
+        the matched-filtered image are taken.
+    - `model`: of the sources, one of `MODELS`. With `"auto"` each source becomes the one of point,
+        Sersic, bulge + disc and multi-Gaussian that has the least BIC.
+    - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
+    - `free_form`: whether `"auto"` may refine a source with free pixels where its residuals ask
+        for it; the catalogue says which.
+    - `report`: called with a line of text as each stage begins.
+
+    **Raises:** `ValueError` for an unknown model or background, positions outside of the image, too
+    close together or none at all.
+    """
+    clock = _Clock(report)
+    if model not in MODELS:
+        raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {model!r}.")
+    clock.stage("start")
+    if positions is None:
+        positions = find_peaks(exposure)
+        if not len(positions):
+            raise ValueError(
+                "`positions` was not given, and no peak above 5 sigma was found; give positions."
+            )
+    start_xy = check_positions(positions, exposure.shape)
+    chosen = MODELS[model]
+    start = start_scene(
+        exposure,
+        start_xy,
+        chosen.kind,
+        1.5 if chosen.index is None else chosen.index,
+        _background(background, exposure),
+    )
+    data, weight = exposure.data, exposure.weight
+    prior = shape_prior(start)
+    clock.stage("fit")
+    found = fit(start, exposure, prior=prior, free=None if chosen.index is None else _no_index)
+    if model == "auto":
+        clock.stage("choose")
+        found = _choose(found, exposure, prior)
+    clock.stage("models")
+    models, sky, residual = _images(found.scene, data, weight, exposure.psf)
+    names = _names(found.scene, chosen, model)
+    chi2, count = own_chi2(models, residual, np.asarray(weight))
+    scene, refined, n_free = found.scene, np.zeros(len(names), dtype=bool), 0.0
+    wants = asks_for_pixels(chi2, count) if model == "auto" else np.ones(len(names), dtype=bool)
+    if (model == "free_form" or (model == "auto" and free_form)) and wants.any():
+        clock.stage("refine")
+        scene, n_free = refine(found.scene, data, weight, exposure.psf, wants)
+        models, sky, residual = _images(scene, data, weight, exposure.psf)
+        refined = wants
+        chi2, count = own_chi2(models, residual, np.asarray(weight))
+    clock.stage("catalogue")
+    names = ["free_form" if r else n for n, r in zip(names, refined, strict=True)]
+    sources = _sources(
+        found, scene, exposure, names, start_xy, models, chi2 / np.maximum(count, 1), refined
+    )
+    catalog = make_catalog(sources, exposure.header)
+    clock.stage(None)
+    total = np.sum(np.asarray(weight) * residual**2, axis=(1, 2))
+    used = np.sum(np.asarray(weight) > 0, axis=(1, 2))
+    summary = {
+        "settings": {"model": model, "background": background, "free_form": free_form},
+        "versions": versions(),
+        "n_sources": len(names),
+        "n_converged": int(np.sum(sources.flags & 1 == 0)),
+        "n_pixels": int(used.sum()),
+        "reduced_chi2": float(total.sum() / used.sum()),
+        "reduced_chi2_by_band": {
+            b: float(c / n) for b, c, n in zip(exposure.bands, total, used, strict=True)
+        },
+        "n_effective_parameters": float(found.covariance.n_effective) + n_free,
+        "steps": int(found.steps),
+        "seconds": clock.seconds,
+    }
+    return Deblended(exposure, scene, found, sources, catalog, models, sky, residual, summary)
+
+
+def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
+    """The fit with the model of least BIC for each source; never worse than the one given."""
+    for _ in range(2):
+        stack = found.scene.sources[0]
+        before = np.asarray(_any_source(stack).kind)
+        kinds, start = choose_kinds(
+            found.scene, exposure.data, exposure.weight, exposure.psf, prior
+        )
+        if (kinds == before)[np.asarray(stack.active)].all():
+            break
+        again = fit(start, exposure, prior=prior)
+        if not _criterion(again, kinds) < _criterion(found, before):
+            break
+        found = again
+    return found
+
+
+def _criterion(found: Fit, kinds: np.ndarray) -> float:
+    """BIC of a whole fit."""
+    active = np.asarray(found.scene.sources[0].active)
+    used = int(found.n_pixels.sum())
+    count = sum(n_parameters(Kind(int(k)), found.scene.n_bands) for k in kinds[active])
+    return float(found.chi2.sum()) + count * np.log(max(used, 2))
+
+
+def _no_index(scene: Scene) -> list[Array]:
+    """All that is free where the index is held."""
+    members = _any_source(scene.sources[0])
+    free = [members.flux, members.x, members.y, members.radius, members.ellipticity]
+    return free if scene.background is None else [*free, scene.background.coefficients]
+
+
+def _background(word: str, exposure: Exposure) -> AbstractBackground | None:
+    n_bands, dtype = exposure.n_bands, exposure.image.dtype
+    if word == "none":
+        return None
+    if word == "constant":
+        return ConstantBackground(jnp.zeros(n_bands, dtype))
+    if word == "linear":
+        return PolynomialBackground(jnp.zeros((n_bands, 3), dtype))
+    raise ValueError(f"`background` must be none, constant or linear; got {word!r}.")
+
+
+@eqx.filter_jit
+def _draw(
+    scene: Scene, data: Array, weight: Array, psf: AbstractPSF
+) -> tuple[tuple[Array, ...], Array, Array]:
+    shape = (data.shape[1], data.shape[2])
+    each = render_each(scene, psf, shape, quality=FIT)
+    sky = jnp.zeros_like(data)
+    if scene.background is not None:
+        sky = sky + scene.background(make_grid(shape, FIT))
+    left = data - sky - sum(jnp.sum(images, axis=0) for images in each)
+    return each, sky, jnp.where(weight > 0, left, 0)
+
+
+def _images(
+    scene: Scene, data: Array, weight: Array, psf: AbstractPSF
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image of each source in the order given, the sky, and the residual."""
+    each, sky, left = _draw(scene, data, weight, psf)
+    found: dict[int, np.ndarray] = {}
+    for stack, images in zip(scene.sources, each, strict=True):
+        for place in np.flatnonzero(np.asarray(stack.active)):
+            found[int(stack.rank[place])] = np.asarray(images[place])
+    return np.stack([found[r] for r in sorted(found)]), np.asarray(sky), np.asarray(left)
+
+
+def _names(scene: Scene, chosen: _Model, model: str) -> list[str]:
+    """Name of the model of each source."""
+    stack = scene.sources[0]
+    kinds = np.asarray(_any_source(stack).kind)[np.asarray(stack.active)]
+    if chosen.index is not None:
+        return [model] * len(kinds)
+    return [Kind(int(k)).name.lower() for k in kinds]
+
+
+def _any_source(stack: Stack) -> AnySource:
+    assert isinstance(stack.members, AnySource)
+    return stack.members

@@ -1,0 +1,101 @@
+"""Peaks of the matched-filtered image of all bands."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import maximum_filter
+from scipy.signal import fftconvolve
+
+from diffdeblend.exposure import Exposure
+from diffdeblend.grid import product_modes
+from diffdeblend.parameters import as_float
+from diffdeblend.psf import AbstractPSF, PixelPSF
+
+
+def find_peaks(
+    exposure: Exposure, *, threshold: float = 5.0, separation: float = 2.0
+) -> Float[np.ndarray, "peak 2"]:
+    """Positions (x, y) of local maxima of `significance`, the strongest first.
+
+    Host side. Positions are refined to a fraction of a pixel by a parabola through the
+    neighbours. Good enough to start a fit; not a detection with known completeness.
+
+    - `threshold`: least significance, in standard deviations.
+    - `separation`: no other maximum within this many pixels on either axis.
+
+    **Raises:** `ValueError` if `threshold` or `separation` is not positive.
+    """
+    for name, value in (("threshold", threshold), ("separation", separation)):
+        if not value > 0:
+            raise ValueError(f"`{name}` must be positive; got {value}.")
+    image = significance(exposure)
+    size = 2 * int(np.ceil(separation)) + 1
+    peak = (image == maximum_filter(image, size=size)) & (image > threshold)
+    # The border of the stamp makes maxima of what lies outside.
+    peak[[0, -1], :] = False
+    peak[:, [0, -1]] = False
+    y, x = np.nonzero(peak)
+    order = np.argsort(-image[y, x], kind="stable")
+    y, x = y[order], x[order]
+    return np.stack(
+        [
+            x + _vertex(image[y, x - 1], image[y, x], image[y, x + 1]),
+            y + _vertex(image[y - 1, x], image[y, x], image[y + 1, x]),
+        ],
+        axis=1,
+    ).reshape(-1, 2)
+
+
+def significance(exposure: Exposure) -> Float[np.ndarray, "y x"]:
+    """Signal-to-noise of a point source at each pixel, all bands together. Host side.
+
+    The best filter for a point of the spectrum that the bands see as equally bright in units of
+    their noise: the PSF in each band, weighted by inverse variance.
+    """
+    data = np.asarray(exposure.data, dtype=float)
+    weight = np.asarray(exposure.weight, dtype=float)
+    level = sky_level(data, weight > 0)
+    kernels = psf_images(exposure.psf, max(3, min(min(data.shape[1:]) | 1, 41)))
+    total, variance = np.zeros(data.shape[1:]), np.zeros(data.shape[1:])
+    for band in range(data.shape[0]):
+        kernel = kernels[band]
+        weighted = weight[band] * (data[band] - level[band])
+        # Correlation, not convolution: the kernel is turned.
+        total += fftconvolve(weighted, kernel[::-1, ::-1], mode="same")
+        variance += fftconvolve(weight[band], kernel[::-1, ::-1] ** 2, mode="same")
+    # Where hardly any pixel is used the transform leaves only rounding.
+    floor = 1e-3 * variance.max()
+    return np.where(variance > floor, total / np.sqrt(np.maximum(variance, floor)), 0.0)
+
+
+def sky_level(
+    data: Float[np.ndarray, "band y x"], used: Bool[np.ndarray, "band y x"]
+) -> Float[np.ndarray, "band"]:
+    """A sigma-clipped median of each band: a first guess of the sky."""
+    levels = []
+    for values, good in zip(data, used, strict=True):
+        kept = values[good]
+        for _ in range(10):
+            middle = np.median(kept)
+            spread = 1.4826 * np.median(np.abs(kept - middle))
+            inside = kept[np.abs(kept - middle) <= 2.5 * spread]
+            if inside.size == kept.size or inside.size < 10:
+                break
+            kept = inside
+        levels.append(np.median(kept))
+    return np.array(levels)
+
+
+def psf_images(psf: AbstractPSF, size: int) -> Float[np.ndarray, "band y x"]:
+    """The PSF on a stamp of odd size, for use on the host."""
+    if isinstance(psf, PixelPSF):
+        return np.asarray(psf.image, dtype=float)
+    kx = as_float(2 * np.pi * np.fft.fftfreq(size))
+    re, im = psf.fourier(product_modes(kx, kx))
+    spectrum = (np.asarray(re) + 1j * np.asarray(im)).reshape(-1, size, size)
+    return np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))
+
+
+def _vertex(left: np.ndarray, middle: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Place of the vertex of a parabola through three points at -1, 0, 1."""
+    bend = left - 2 * middle + right
+    return np.where(bend < 0, 0.5 * (left - right) / np.where(bend < 0, bend, -1), 0.0)

@@ -1,0 +1,612 @@
+"""What the camera saw: an image in each band with its noise, its flaws, its PSF and its place."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from diffdeblend.psf import AbstractPSF, PixelPSF
+
+if TYPE_CHECKING:  # 0.4 s of import that arrays alone do not need
+    import astropy.wcs
+
+# What numpy makes an array of, on the host.
+Numbers = ArrayLike | Sequence[Any]
+
+# Bit 0, 1, ... as in the LSST pipelines.
+STANDARD_PLANES = (
+    "BAD",
+    "SAT",
+    "INTRP",
+    "CR",
+    "EDGE",
+    "DETECTED",
+    "DETECTED_NEGATIVE",
+    "SUSPECT",
+    "NO_DATA",
+)
+# Interpolated and edge pixels still carry light; these do not.
+EXCLUDED_PLANES = ("BAD", "SAT", "CR", "NO_DATA")
+
+# AB magnitudes: Oke & Gunn (1983), ApJ 266, 713; m = -2.5 log10(f / [erg/s/cm2/Hz]) - 48.6.
+_AB_CONSTANT = 48.6
+_MASK_BITS = 32
+
+
+# Compared by identity: cheap as the static part of a pytree, and a WCS has no equality.
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What goes with the pixels of an exposure and is no array. Lives on the host.
+
+    - `bands`: names, in the order of the image's first axis.
+    - `zero_points`: AB magnitude of one unit of flux in each band, or None.
+    - `unit`: unit of flux, as astropy reads it; empty for plain counts.
+    - `wcs`: the map to the sky, or None.
+    - `mask_planes`: names of bit 0, 1, ... of the mask.
+    - `excluded`: planes whose pixels are not used.
+    - `gain`: electrons per unit of flux. `read_noise`: electrons. `saturation`: unit of flux.
+        `exposure_time`: seconds. `date`: of the observation, ISO.
+    - `pixel_scale`: arcseconds, or None.
+    """
+
+    bands: tuple[str, ...]
+    zero_points: tuple[float, ...] | None = None
+    unit: str = ""
+    wcs: "astropy.wcs.WCS | None" = None
+    mask_planes: tuple[str, ...] = STANDARD_PLANES
+    excluded: tuple[str, ...] = EXCLUDED_PLANES
+    gain: float | None = None
+    read_noise: float | None = None
+    saturation: float | None = None
+    exposure_time: float | None = None
+    date: str | None = None
+    pixel_scale: float | None = None
+
+
+class Exposure(eqx.Module):
+    """An image in each band with all that is needed to compare a model with it.
+
+    - `image`: shape `(band, y, x)`, linear flux a pixel.
+    - `variance`: of the noise of each pixel, same shape, unit of `image` squared.
+    - `mask`: bit planes, same shape; the header has their names.
+    - `psf`: how a point is seen, in the same bands.
+    - `header`: the rest.
+
+    Made by `make_exposure`, which checks the values.
+
+    **Raises:** `ValueError` if the arrays disagree in shape.
+    """
+
+    image: Float[Array, "band y x"]
+    variance: Float[Array, "band y x"]
+    mask: Int[Array, "band y x"]
+    psf: AbstractPSF
+    header: Header = eqx.field(static=True)
+
+    def __check_init__(self):
+        shapes = self.image.shape, self.variance.shape, self.mask.shape
+        if len(set(shapes)) > 1 or len(shapes[0]) != 3 or shapes[0][0] != len(self.header.bands):
+            raise ValueError(
+                f"`image`, `variance` and `mask` need one shape ({len(self.header.bands)}, y, x) "
+                f"for bands {self.header.bands}; got {shapes[0]}, {shapes[1]}, {shapes[2]}."
+            )
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return self.header.bands
+
+    @property
+    def n_bands(self) -> int:
+        """Number of bands."""
+        return len(self.header.bands)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels along y and x."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @property
+    def good(self) -> Bool[Array, "band y x"]:
+        """Pixels in use: finite, with a finite positive variance, on no excluded plane."""
+        known = jnp.isfinite(self.image) & jnp.isfinite(self.variance) & (self.variance > 0)
+        return known & ((self.mask & _as_int32(_excluded_bits(self.header))) == 0)
+
+    @property
+    def weight(self) -> Float[Array, "band y x"]:
+        """One over the variance, 0 where a pixel is not in use."""
+        good = self.good
+        # `where` inside as well: the derivative of 1/0 behind a `where` would be NaN.
+        return jnp.where(good, 1 / jnp.where(good, self.variance, 1), 0)
+
+    @property
+    def data(self) -> Float[Array, "band y x"]:
+        """The image, 0 where a pixel is not in use."""
+        return jnp.where(self.good, self.image, 0)
+
+    def band(self, name: str) -> int:
+        """Place of a band on the first axis.
+
+        **Raises:** `ValueError` for an unknown band.
+        """
+        if name not in self.header.bands:
+            raise ValueError(f"`name` must be one of the bands {self.header.bands}; got {name!r}.")
+        return self.header.bands.index(name)
+
+    def flag(self, plane: str) -> Bool[Array, "band y x"]:
+        """The pixels on a mask plane.
+
+        **Raises:** `ValueError` for an unknown plane.
+        """
+        planes = self.header.mask_planes
+        if plane not in planes:
+            raise ValueError(f"`plane` must be one of the mask planes {planes}; got {plane!r}.")
+        return ((self.mask >> planes.index(plane)) & 1).astype(bool)
+
+    def with_mask(self, plane: str, flagged: ArrayLike) -> "Exposure":
+        """The exposure with these pixels put on a mask plane, besides those already there.
+
+        `flagged`: shape `(band, y, x)`, or `(y, x)` for all bands. A new plane takes the next
+        bit, and its pixels are in use unless the header excludes it.
+
+        **Raises:** `ValueError` for another shape, values that are not true or false, a name that
+        is not one of a plane, or too many planes.
+        """
+        flagged = jnp.asarray(flagged)
+        if flagged.dtype != bool or flagged.shape not in (self.mask.shape, self.mask.shape[1:]):
+            raise ValueError(
+                f"`flagged` needs booleans of shape {self.mask.shape} or {self.mask.shape[1:]}; "
+                f"got {flagged.dtype} of shape {flagged.shape}."
+            )
+        planes, bit = _with_plane(self.header.mask_planes, plane)
+        mask = jnp.where(flagged[None] if flagged.ndim == 2 else flagged, _as_int32(1 << bit), 0)
+        # The same header where it can be: another one makes jit compile again.
+        known = planes == self.header.mask_planes
+        header = self.header if known else replace(self.header, mask_planes=planes)
+        return Exposure(self.image, self.variance, self.mask | mask, self.psf, header)
+
+
+def make_exposure(
+    image: Numbers,
+    variance: Numbers | None,
+    psf: AbstractPSF | Numbers | None,
+    *,
+    mask: Numbers | None = None,
+    bands: Sequence[str] | np.ndarray | str | None = None,
+    zero_points: Numbers | None = None,
+    wcs: "astropy.wcs.WCS | None" = None,
+    unit: str = "",
+    mask_planes: Sequence[str] | None = None,
+    excluded: Sequence[str] | None = None,
+    gain: SupportsFloat | None = None,
+    read_noise: SupportsFloat | None = None,
+    saturation: SupportsFloat | None = None,
+    exposure_time: SupportsFloat | None = None,
+    date: str | None = None,
+    pixel_scale: SupportsFloat | None = None,
+) -> Exposure:
+    """An exposure from arrays. The one place where values are checked; not for use under jit.
+
+    - `image`: shape `(band, y, x)`, or `(y, x)` for one band. Linear flux; NaN is not used.
+        Kept as float32, or as float64 if it is given so and JAX has float64 switched on.
+    - `variance`: same shape, or one number per band, or one number; None is refused. NaN and
+        infinite variance is not used; zero or negative variance of a pixel that is not masked is
+        an error.
+    - `psf`: a PSF, or its image in each band, `(band, h, w)`, or `(h, w)` for one band, `h` and
+        `w` odd; brought to unit sum; None is refused.
+    - `mask`: true where a pixel is bad (plane `"BAD"`), or integers whose bits are planes named
+        by `mask_planes`. Bits without a name are called `BIT<k>` and never excluded.
+        Same shape as the image, or `(y, x)` for all bands.
+    - `bands`: one name per band; default `"0"`, `"1"`, ...
+    - `zero_points`: AB magnitude of one unit of flux, per band or one for all; if None and `unit`
+        is a flux density, that of the unit.
+    - `wcs`: celestial map of the pixels.
+    - `excluded`: mask planes that are not used; default BAD, SAT, CR and NO_DATA.
+    - `saturation`: pixels at or above it are put on the plane `"SAT"`, in the unit of the image.
+    - `pixel_scale`: arcseconds; if None, at the middle of the image from `wcs`.
+    - the rest: see `Header`.
+
+    **Raises:** `ValueError` that names the argument, what it was and what is accepted.
+    """
+    cube = _numbers("image", image)
+    cube = cube[None] if cube.ndim == 2 else cube
+    if cube.ndim != 3 or 0 in cube.shape:
+        raise ValueError(f"`image` needs shape (band, y, x) or (y, x); got {np.shape(image)}.")
+    names = _band_names(bands, len(cube))
+    noise = _variance(variance, cube.shape)
+    planes, bits = mask_bits(mask, cube.shape, mask_planes)
+    ceiling = _positive("saturation", saturation)
+    if ceiling is not None:
+        planes, bit = _with_plane(planes, "SAT")
+        # NaN compares false: a pixel that is unknown is not saturated.
+        bits = bits | np.where(cube >= ceiling, np.uint32(1 << bit), np.uint32(0))
+    header = Header(
+        bands=names,
+        zero_points=_zero_points(zero_points, unit, len(cube)),
+        unit=unit,
+        wcs=_celestial(wcs),
+        mask_planes=planes,
+        excluded=_excluded(excluded, planes),
+        gain=_positive("gain", gain),
+        read_noise=_positive("read_noise", read_noise, or_zero=True),
+        saturation=ceiling,
+        exposure_time=_positive("exposure_time", exposure_time),
+        date=date,
+        pixel_scale=_positive("pixel_scale", pixel_scale),
+    )
+    if header.wcs is not None:
+        middle_y, middle_x = (cube.shape[1] - 1) / 2, (cube.shape[2] - 1) / 2
+        area = abs(np.linalg.det(local_jacobian(header, middle_x, middle_y)))
+        if not 0 < area < np.inf:
+            raise ValueError(f"`wcs` must give each pixel an area on the sky; got {area}.")
+        if header.pixel_scale is None:
+            header = replace(header, pixel_scale=float(np.sqrt(area)))
+    masked = (bits & np.uint32(_excluded_bits(header))) != 0
+    _check_pixels(cube, noise, masked, names)
+    double = cube.dtype == np.float64 and jnp.result_type(float) == np.float64
+    dtype = np.float64 if double else np.float32
+    image_out, variance_out = _cast(cube, noise, masked, dtype)
+    return Exposure(
+        image=jnp.asarray(image_out),
+        variance=jnp.asarray(variance_out),
+        mask=jnp.asarray(bits.view(np.int32)),
+        psf=_psf(psf, names, dtype),
+        header=header,
+    )
+
+
+def sky_positions(header: Header, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination (ICRS, degrees) of positions in pixels.
+
+    **Raises:** `ValueError` if the exposure has no WCS.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    wcs = _wcs(header)
+    lon, lat = _longitude_latitude(wcs, np.asarray(x, float), np.asarray(y, float))
+    sky: Any = SkyCoord(lon, lat, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
+    return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
+
+
+def pixel_positions(header: Header, ra: Numbers, dec: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in pixels, `x` and `y`, of right ascensions and declinations (ICRS, degrees).
+
+    NaN for what the map cannot show, such as the other side of the sky.
+
+    **Raises:** `ValueError` if the exposure has no WCS.
+    """
+    import warnings
+
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    wcs = _wcs(header)
+    sky: Any = SkyCoord(np.asarray(ra, float), np.asarray(dec, float), unit="deg")
+    sky = sky.transform_to(wcs_to_celestial_frame(wcs)).spherical
+    lon, lat = np.atleast_1d(sky.lon.deg), np.atleast_1d(sky.lat.deg)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all points NaN, said by the NaNs
+        world = (lon, lat) if wcs.wcs.lng == 0 else (lat, lon)
+        x, y = wcs.all_world2pix(*world, 0, quiet=True)
+        lon_back, lat_back = _longitude_latitude(wcs, x, y)
+    # Where a distortion was not inverted, astropy hands back its last guess.
+    off = np.linalg.norm(_unit_vectors(lon_back, lat_back) - _unit_vectors(lon, lat), axis=-1)
+    pixel = np.deg2rad(np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))))
+    lost = ~(off < 1e-3 * pixel)
+    x, y = np.where(lost, np.nan, x), np.where(lost, np.nan, y)
+    return x.reshape(np.shape(ra)), y.reshape(np.shape(ra))
+
+
+def local_jacobian(header: Header, x: Numbers, y: Numbers) -> np.ndarray:
+    """How a step in pixels moves on the sky, shape `(*x.shape, 2, 2)`.
+
+    Rows: east and north, in arcseconds; columns: along x and y, in pixels. By central differences
+    of the whole map, distortion included.
+
+    **Raises:** `ValueError` if the exposure has no WCS.
+    """
+    x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
+    ra, dec = (np.deg2rad(angle) for angle in sky_positions(header, x, y))
+    zero = np.zeros_like(ra)
+    east = np.stack([-np.sin(ra), np.cos(ra), zero], axis=-1)
+    north = np.stack([-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)], axis=-1)
+    columns = []
+    for step_x, step_y in ((0.5, 0.0), (0.0, 0.5)):
+        ahead = _unit_vectors(*sky_positions(header, x + step_x, y + step_y))
+        behind = _unit_vectors(*sky_positions(header, x - step_x, y - step_y))
+        # Differences of vectors, not of angles: right ascension jumps at 360 and at the poles.
+        step = ahead - behind
+        columns.append(np.stack([np.sum(step * east, -1), np.sum(step * north, -1)], axis=-1))
+    return np.rad2deg(np.stack(columns, axis=-1)) * 3600
+
+
+def ab_zero_point(unit: str) -> float | None:
+    """AB magnitude of one `unit` of flux density, or None if it is no flux density.
+
+    **Raises:** `ValueError` if astropy cannot read the unit, or it is logarithmic.
+    """
+    if unit == "":
+        return None
+    from astropy import units
+
+    try:
+        parsed = units.Unit(unit)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`unit` must be a unit that astropy reads; got {unit!r}.") from error
+    if isinstance(parsed, units.LogUnit) or units.mag in getattr(parsed, "bases", ()):
+        raise ValueError(f"`unit` must be linear in flux, not magnitudes; got {unit!r}.")
+    # Maggies are AB by definition: https://www.sdss.org/dr17/algorithms/magnitudes
+    if parsed.is_equivalent(units.mgy):
+        return round(float(-2.5 * np.log10(parsed.to(units.mgy))), 9)
+    cgs = units.erg / units.s / units.cm**2 / units.Hz
+    if not parsed.is_equivalent(cgs):
+        return None
+    return round(float(-2.5 * np.log10(parsed.to(cgs)) - _AB_CONSTANT), 9)
+
+
+def mask_bits(
+    mask: Any, shape: tuple[int, ...], mask_planes: Sequence[str] | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the planes of a mask, and its bits as uint32 of `shape` (band, y, x).
+
+    See `make_exposure` for `mask` and `mask_planes`.
+
+    **Raises:** `ValueError` for another shape or type, or more than 32 planes.
+    """
+    planes = None if mask_planes is None else tuple(mask_planes)
+    if planes is not None:
+        _check_planes(planes)
+    if mask is None:
+        return planes or STANDARD_PLANES, np.zeros(shape, np.uint32)
+    array = np.asarray(np.ma.filled(mask, 1) if np.ma.isMaskedArray(mask) else mask)
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"`mask` must be booleans or integers (bit planes); got {array.dtype}.")
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"`mask` needs the shape of `image`, {shape}, or {shape[1:]}; got {array.shape}."
+        )
+    if array.dtype.kind == "b":
+        planes, bit = _with_plane(planes or STANDARD_PLANES, "BAD")
+        bits = np.where(array, np.uint32(1 << bit), np.uint32(0))
+    else:
+        info = np.iinfo(np.int32)
+        if array.min() < info.min or array.max() > np.iinfo(np.uint32).max:
+            raise ValueError(
+                f"`mask` may use bits 0 to {_MASK_BITS - 1}; "
+                f"got values from {array.min()} to {array.max()}."
+            )
+        bits = array.astype(np.int64).astype(np.uint32)  # bit 31 of an int32 is its sign
+        used = int(np.bitwise_or.reduce(bits, axis=None)).bit_length()
+        if planes is None:
+            # A mask that flags nothing is true under any names.
+            planes = tuple(f"BIT{k}" for k in range(used)) or STANDARD_PLANES
+        planes = planes + tuple(f"BIT{k}" for k in range(len(planes), used))
+        _check_planes(planes)
+    # Own memory: a broadcast view cannot be reinterpreted as int32.
+    return planes, np.ascontiguousarray(np.broadcast_to(bits, shape))
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """A host array of real numbers; masked entries become NaN."""
+    if hasattr(value, "unit") and hasattr(value, "to_value"):
+        raise ValueError(
+            f"`{name}` must be plain numbers; got a Quantity in {str(value.unit)!r}. "
+            "Pass its `.value` here and its unit as `unit`."
+        )
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"`{name}` must be real numbers; got {array.dtype}.")
+    # Native byte order too: FITS has the other one, which JAX refuses.
+    double = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    array = array.astype(np.float64 if double else np.float32)
+    if np.ma.isMaskedArray(value):
+        array[np.ma.getmaskarray(value)] = np.nan
+    return array
+
+
+def _positive(name: str, value: Any, or_zero: bool = False) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be one number or None; got {value!r}.") from error
+    if not np.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        raise ValueError(f"`{name}` must be finite and positive, or None; got {number}.")
+    return number
+
+
+def _band_names(bands: Any, n_bands: int) -> tuple[str, ...]:
+    if bands is None:
+        return tuple(str(k) for k in range(n_bands))
+    names = (bands,) if isinstance(bands, str) else tuple(bands)
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"`bands` must be names, as strings; got {names}.")
+    names = tuple(str(name) for name in names)  # numpy's strings are not equal in all respects
+    if len(names) != n_bands:
+        raise ValueError(f"`bands` needs {n_bands} names, one per band of `image`; got {names}.")
+    if len(set(names)) < n_bands:
+        raise ValueError(f"`bands` must be all different; got {names}.")
+    return names
+
+
+def _variance(variance: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if variance is None:
+        raise ValueError("`variance` is missing; give an array like `image`, or a number per band.")
+    array = _numbers("variance", variance)
+    if array.ndim <= 1 and array.size in (1, shape[0]):
+        return np.broadcast_to(array.reshape(-1, 1, 1), shape)
+    array = array[None] if array.ndim == 2 else array
+    if array.shape != shape:
+        raise ValueError(
+            f"`variance` needs the shape of `image`, {shape}, or one number per band; "
+            f"got {np.shape(variance)}."
+        )
+    return array
+
+
+def _check_planes(planes: tuple[str, ...]) -> None:
+    for plane in planes:
+        # The names become FITS keywords, which know only these letters.
+        if not (isinstance(plane, str) and re.fullmatch("[A-Z][A-Z0-9_]*", plane)):
+            raise ValueError(
+                f"`mask_planes` must be names of capital letters, digits and _; got {plane!r}."
+            )
+    if len(set(planes)) < len(planes) or len(planes) > _MASK_BITS:
+        raise ValueError(
+            f"`mask_planes` must be at most {_MASK_BITS} different names; got {planes}."
+        )
+
+
+def _with_plane(planes: tuple[str, ...], plane: str) -> tuple[tuple[str, ...], int]:
+    """The planes with `plane` among them, and its bit."""
+    if plane not in planes:
+        planes = (*planes, plane)
+        _check_planes(planes)
+    return planes, planes.index(plane)
+
+
+def _excluded(excluded: Sequence[str] | None, planes: tuple[str, ...]) -> tuple[str, ...]:
+    if excluded is None:
+        return EXCLUDED_PLANES
+    names = (excluded,) if isinstance(excluded, str) else tuple(excluded)
+    # Standard planes may be excluded before they exist: `with_mask` adds them.
+    unknown = [name for name in names if name not in (*planes, *STANDARD_PLANES)]
+    if unknown:
+        raise ValueError(f"`excluded` must be among the mask planes {planes}; got {unknown}.")
+    return names
+
+
+def _excluded_bits(header: Header) -> int:
+    return sum(1 << k for k, plane in enumerate(header.mask_planes) if plane in header.excluded)
+
+
+def _as_int32(bits: int) -> np.int32:
+    """The same 32 bits as a signed number."""
+    return np.uint32(bits).view(np.int32)
+
+
+def _zero_points(zero_points: Any, unit: str, n_bands: int) -> tuple[float, ...] | None:
+    if not isinstance(unit, str):
+        raise ValueError(f"`unit` must be a string; got {unit!r}.")
+    of_unit = ab_zero_point(unit)
+    if zero_points is None:
+        return None if of_unit is None else (of_unit,) * n_bands
+    values = _numbers("zero_points", zero_points).astype(float)
+    if values.ndim == 0:
+        values = np.full(n_bands, values)
+    if values.shape != (n_bands,) or not np.isfinite(values).all():
+        raise ValueError(
+            f"`zero_points` needs {n_bands} finite numbers, one per band, or one for all; "
+            f"got {zero_points}."
+        )
+    if of_unit is not None and np.abs(values - of_unit).max() > 0.02:
+        raise ValueError(
+            f"`zero_points` {values.tolist()} contradict `unit` {unit!r}, which has the AB zero "
+            f"point {of_unit:.3f}. Give one of the two."
+        )
+    return tuple(values.tolist())
+
+
+def _celestial(wcs: Any) -> Any:
+    if wcs is None:
+        return None
+    from astropy.wcs import WCS
+
+    if not isinstance(wcs, WCS) or not wcs.has_celestial:
+        raise ValueError(f"`wcs` must be a celestial astropy.wcs.WCS or None; got {wcs!r}.")
+    return wcs if wcs.naxis == 2 else wcs.celestial
+
+
+def _wcs(header: Header) -> "astropy.wcs.WCS":
+    if header.wcs is None:
+        raise ValueError("`header` has no WCS; sky coordinates need one.")
+    return header.wcs
+
+
+def _longitude_latitude(wcs: Any, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In the map's own system; astropy's `ra_dec_order` knows only right ascension."""
+    world = wcs.all_pix2world(x, y, 0)
+    return world[wcs.wcs.lng], world[wcs.wcs.lat]
+
+
+def _unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    lon, lat = np.deg2rad(lon), np.deg2rad(lat)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
+def _psf(psf: Any, bands: tuple[str, ...], dtype: Any) -> AbstractPSF:
+    if psf is None:
+        raise ValueError(
+            "`psf` is missing; give its image in each band, shape (band, h, w), or a PSF such as "
+            "GaussianPSF(fwhm)."
+        )
+    if isinstance(psf, AbstractPSF):
+        if psf.n_bands != len(bands):
+            raise ValueError(f"`psf` needs {len(bands)} bands, {bands}; got {psf.n_bands}.")
+        return psf
+    image = _numbers("psf", psf)
+    image = image[None] if image.ndim == 2 else image
+    if image.ndim != 3 or len(image) != len(bands):
+        raise ValueError(
+            f"`psf` needs shape ({len(bands)}, h, w) for bands {bands}; got {np.shape(psf)}."
+        )
+    if image.shape[1] % 2 == 0 or image.shape[2] % 2 == 0:
+        raise ValueError(
+            "`psf` needs odd height and width, so that it has a middle pixel to be centred on; "
+            f"got {image.shape[1]} x {image.shape[2]}."
+        )
+    for name, total in zip(bands, image.sum(axis=(1, 2), dtype=float), strict=True):
+        if not np.isfinite(total) or total <= 0:
+            raise ValueError(
+                f"`psf` must be finite with a positive sum; band {name!r} sums to {total}."
+            )
+    # In double: a sum in single precision would leave 1e-6 of the flux.
+    image = image / image.sum(axis=(1, 2), keepdims=True, dtype=float)
+    return PixelPSF(jnp.asarray(image.astype(dtype)))
+
+
+def _check_pixels(
+    image: np.ndarray, variance: np.ndarray, masked: np.ndarray, bands: tuple[str, ...]
+) -> None:
+    usable = np.isfinite(image) & ~masked
+    wrong = usable & np.isfinite(variance) & (variance <= 0)
+    if wrong.any():
+        counts = {b: int(n) for b, n in zip(bands, wrong.sum(axis=(1, 2)), strict=True) if n}
+        raise ValueError(
+            f"`variance` must be positive where a pixel is used; {int(wrong.sum())} pixels are "
+            f"not masked and have zero or negative variance (by band: {counts}). Mask them (for "
+            "example `mask=variance <= 0`), or set their variance to NaN."
+        )
+    for name, values, known, flags in zip(bands, image, np.isfinite(variance), masked, strict=True):
+        if not (np.isfinite(values) & known & ~flags).any():
+            raise ValueError(
+                f"band {name!r} of `image` has no usable pixel: of {values.size}, "
+                f"{int((~np.isfinite(values)).sum())} are not finite, {int((~known).sum())} have "
+                f"no finite variance, {int(flags.sum())} are masked."
+            )
+
+
+def _cast(
+    image: np.ndarray, variance: np.ndarray, masked: np.ndarray, dtype: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both in `dtype`, in which weights and chi2 must stay finite."""
+    usable = np.isfinite(image) & np.isfinite(variance) & ~masked
+    # Room for sums over many pixels: 1/variance near the largest number would overflow chi2.
+    limit = float(np.finfo(dtype).tiny) * 1e8
+    with np.errstate(over="ignore", under="ignore"):
+        image_out, variance_out = image.astype(dtype), variance.astype(dtype)
+        lost = usable & ~(np.isfinite(image_out) & np.isfinite(variance_out))
+    if lost.any() or variance[usable].min() < limit:
+        raise ValueError(
+            f"`image` and `variance` do not fit {np.dtype(dtype).name}: the largest pixel is "
+            f"{np.abs(image[usable]).max():.3g}, the smallest variance "
+            f"{variance[usable].min():.3g}. Give them in a unit in which they are nearer to 1."
+        )
+    return image_out, variance_out

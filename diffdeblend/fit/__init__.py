@@ -1,0 +1,10 @@
+"""From a start and data to a scene with errors."""
+
+from diffdeblend.fit.first_order import FirstOrder as FirstOrder
+from diffdeblend.fit.fit import Fit as Fit
+from diffdeblend.fit.fit import fit as fit
+from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from diffdeblend.fit.prior import ShapePrior as ShapePrior
+from diffdeblend.fit.prior import shape_prior as shape_prior
+from diffdeblend.fit.proximal import ProximalGradient as ProximalGradient
+from diffdeblend.fit.uncertainty import Covariance as Covariance

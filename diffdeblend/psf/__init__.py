@@ -1,0 +1,8 @@
+"""How a point is seen: one file a family of PSFs."""
+
+from diffdeblend.psf.abstract import AbstractPSF as AbstractPSF
+from diffdeblend.psf.analytic import GaussianMixturePSF as GaussianMixturePSF
+from diffdeblend.psf.analytic import GaussianPSF as GaussianPSF
+from diffdeblend.psf.analytic import KolmogorovPSF as KolmogorovPSF
+from diffdeblend.psf.analytic import MoffatPSF as MoffatPSF
+from diffdeblend.psf.pixels import PixelPSF as PixelPSF

@@ -1,0 +1,150 @@
+"""PSFs with a closed form: Gaussian, Gaussian mixture, Moffat, Kolmogorov."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Float
+
+from diffdeblend.fourier import Pair
+from diffdeblend.grid import Modes
+from diffdeblend.parameters import as_float, interval, positive
+from diffdeblend.psf.abstract import AbstractPSF, pixel_response
+
+_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+# FWHM of the Kolmogorov PSF in units of lambda / r0, and the exponent of its transfer function:
+# Fried (1966), J. Opt. Soc. Am. 56, 1372; 6.8839 = 2 (24/5 Gamma(6/5))^(5/6).
+_FWHM_KOLMOGOROV = 0.9758634299
+_EXPONENT_KOLMOGOROV = 6.8838771822938116 / 2
+
+
+class GaussianPSF(AbstractPSF):
+    """A round Gaussian, seen through square pixels.
+
+    - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
+    """
+
+    fwhm: Float[Array, "band"] = eqx.field(converter=as_float, metadata=positive)
+
+    def __check_init__(self):
+        _per_band("fwhm", self.fwhm)
+
+    @property
+    def n_bands(self) -> int:
+        return self.fwhm.shape[0]
+
+    def fourier(self, modes: Modes) -> Pair:
+        sigma = self.fwhm / _FWHM_PER_SIGMA
+        return _real(jnp.exp(-0.5 * sigma[:, None] ** 2 * _squared(modes)), modes)
+
+
+class GaussianMixturePSF(AbstractPSF):
+    """A sum of round Gaussians, seen through square pixels.
+
+    - `sigma`: standard deviations, shape `(band, gaussian)`, in pixels.
+    - `weight`: shares of the light, same shape; brought to unit sum in each band.
+
+    **Raises:** `ValueError` if the two differ in shape.
+    """
+
+    sigma: Float[Array, "band gaussian"] = eqx.field(converter=as_float, metadata=positive)
+    weight: Float[Array, "band gaussian"] = eqx.field(converter=as_float)
+
+    def __check_init__(self):
+        if self.sigma.ndim != 2 or self.sigma.shape != self.weight.shape:
+            raise ValueError(
+                "`sigma` and `weight` need one shape (band, gaussian); "
+                f"got {self.sigma.shape} and {self.weight.shape}."
+            )
+
+    @property
+    def n_bands(self) -> int:
+        return self.sigma.shape[0]
+
+    def fourier(self, modes: Modes) -> Pair:
+        weight = self.weight / self.weight.sum(axis=1, keepdims=True)
+        terms = jnp.exp(-0.5 * self.sigma[..., None] ** 2 * _squared(modes))
+        return _real(jnp.sum(weight[..., None] * terms, axis=1), modes)
+
+
+class MoffatPSF(AbstractPSF):
+    r"""A Moffat profile, $(1 + r^2 / a^2)^{-\beta}$, seen through square pixels.
+
+    - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
+    - `beta`: steepness of the wings in each band, between 1.2 and 20.
+
+    ??? cite
+        Moffat (1969), A&A 3, 455. In Fourier space as a mixture of Gaussians:
+        $(1 + s)^{-\beta} = \int t^{\beta-1} e^{-t(1+s)} dt / \Gamma(\beta)$.
+    """
+
+    fwhm: Float[Array, "band"] = eqx.field(converter=as_float, metadata=positive)
+    beta: Float[Array, "band"] = eqx.field(converter=as_float, metadata=interval(1.2, 20.0))
+
+    def __check_init__(self):
+        _per_band("fwhm", self.fwhm)
+        _per_band("beta", self.beta)
+        if self.fwhm.shape != self.beta.shape:
+            raise ValueError(
+                "`fwhm` and `beta` need one number per band each; "
+                f"got {self.fwhm.shape} and {self.beta.shape}."
+            )
+
+    @property
+    def n_bands(self) -> int:
+        return self.fwhm.shape[0]
+
+    def fourier(self, modes: Modes) -> Pair:
+        beta = self.beta[:, None]
+        scale_squared = self.fwhm**2 / (4 * (2 ** (1 / self.beta) - 1))
+        # Trapezoid in ln t; the integrand is smooth and dies at both ends, so that it converges
+        # exponentially: 1e-7 of the light at this step for beta >= 1.2.
+        log_t = jnp.asarray(np.arange(-60.0, 5.0, 0.4), dtype=beta.dtype)
+        log_weight = (beta - 1) * log_t - jnp.exp(log_t) - gammaln(beta - 1)
+        weight = 0.4 * jnp.exp(log_weight)
+        weight = weight / weight.sum(axis=1, keepdims=True)
+        k_squared = _squared(modes)
+        total = jnp.zeros((self.n_bands, *k_squared.shape), dtype=beta.dtype)
+        for node in range(log_t.size):
+            exponent = scale_squared[:, None] * k_squared * jnp.exp(-log_t[node]) / 4
+            total = total + weight[:, node, None] * jnp.exp(-exponent)
+        return _real(total, modes)
+
+
+class KolmogorovPSF(AbstractPSF):
+    r"""Long exposure through turbulence, $\exp(-3.44\,(\lambda k / 2 \pi r_0)^{5/3})$.
+
+    - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
+
+    ??? cite
+        Fried (1966), J. Opt. Soc. Am. 56, 1372.
+    """
+
+    fwhm: Float[Array, "band"] = eqx.field(converter=as_float, metadata=positive)
+
+    def __check_init__(self):
+        _per_band("fwhm", self.fwhm)
+
+    @property
+    def n_bands(self) -> int:
+        return self.fwhm.shape[0]
+
+    def fourier(self, modes: Modes) -> Pair:
+        scale = self.fwhm / (_FWHM_KOLMOGOROV * 2 * np.pi)
+        k = jnp.sqrt(_squared(modes))
+        exponent = _EXPONENT_KOLMOGOROV * (scale[:, None] * k) ** (5 / 3)
+        return _real(jnp.exp(-exponent), modes)
+
+
+def _squared(modes: Modes) -> Array:
+    return modes.kx**2 + modes.ky**2
+
+
+def _real(values: Array, modes: Modes) -> Pair:
+    values = values * pixel_response(modes)
+    return values, jnp.zeros_like(values)
+
+
+def _per_band(name: str, value: Array) -> None:
+    if value.ndim != 1:
+        raise ValueError(f"`{name}` needs one number per band, shape (band,); got {value.shape}.")

@@ -1,0 +1,58 @@
+"""A PSF given as an image in every band."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffdeblend.fourier import Pair, sampled_modes
+from diffdeblend.grid import Modes
+from diffdeblend.parameters import as_float
+from diffdeblend.psf.abstract import AbstractPSF
+
+
+class PixelPSF(AbstractPSF):
+    """A PSF sampled at the exposure's pixels; it includes the pixel's response.
+
+    - `image`: one image a band, shape `(band, h, w)`, `h` and `w` odd, the centre of the PSF at
+        the centre of the middle pixel. Brought to unit sum in each band.
+
+    **Raises:** `ValueError` for another number of axes, an even size, or a sum that is not a
+    positive number.
+    """
+
+    bounded: ClassVar[bool] = True
+
+    image: Float[Array, "band h w"] = eqx.field(converter=as_float)
+
+    def __init__(self, image):
+        image = as_float(image)
+        if image.ndim != 3:
+            raise ValueError(f"`image` of a PSF needs shape (band, h, w); got {image.shape}.")
+        if image.shape[1] % 2 == 0 or image.shape[2] % 2 == 0:
+            raise ValueError(
+                "`image` of a PSF needs odd height and width, so that it has a middle pixel; "
+                f"got {image.shape[1]} x {image.shape[2]}."
+            )
+        total = image.sum(axis=(1, 2), keepdims=True)
+        if not isinstance(total, jax.core.Tracer):
+            sums = np.asarray(total).reshape(-1)
+            if not (np.isfinite(sums) & (sums > 0)).all():
+                raise ValueError(
+                    "`image` of a PSF must be finite with a positive sum in every band; "
+                    f"got sums {sums.tolist()}."
+                )
+        self.image = image / total
+
+    @property
+    def n_bands(self) -> int:
+        return self.image.shape[0]
+
+    def fourier(self, modes: Modes) -> Pair:
+        height, width = self.image.shape[1:]
+        x = jnp.arange(width, dtype=self.image.dtype) - (width - 1) // 2
+        y = jnp.arange(height, dtype=self.image.dtype) - (height - 1) // 2
+        return sampled_modes(self.image, modes, x, y)
