@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
 from numpy.polynomial.chebyshev import chebval, chebvander
 from numpy.polynomial.polynomial import polyval
 from scipy.interpolate import CubicSpline
@@ -53,15 +54,15 @@ def exact_transform(k: np.ndarray, index: float, step: float = 0.03) -> np.ndarr
     theta = min(0.999 * np.pi / 2, 0.4 * np.pi * index)
     end = index * np.log(45 / (b * np.cos(theta / index)))
     log_s = np.arange(-23, end + step, step)
-    decay = np.exp(-b * np.exp(log_s / index + 1j * theta / index))
-    weight = step * np.exp(2 * log_s + 2j * theta) * decay
-    path = np.exp(log_s + 1j * theta)
+    s, turn = np.exp(log_s), np.exp(1j * theta)
+    decay = np.exp(-b * s ** (1 / index) * np.exp(1j * theta / index))
+    weight = step * (s * turn) ** 2 * decay
     log_norm = np.log(index) + gammaln(2 * index) - 2 * index * np.log(b)
     result = np.empty(len(k))
     for i, frequency in enumerate(k):
         # H0 decays as exp(-Im z): beyond this nothing is left, and far beyond it scipy gives NaN.
-        near = frequency * path.imag < 60
-        result[i] = np.sum(weight[near] * hankel1(0, frequency * path[near])).real
+        near = frequency * s * turn.imag < 60
+        result[i] = np.sum(weight[near] * hankel1(0, frequency * turn * s[near])).real
     return result * np.exp(-log_norm)
 
 
@@ -85,6 +86,20 @@ def fit_series(index: float, terms: int = TERMS) -> tuple[np.ndarray, float]:
     return np.concatenate([[1 - c.sum()], c]), float(np.abs(columns @ c - target).max())
 
 
+def fit_powers() -> tuple[np.ndarray, np.ndarray]:
+    r"""What real space needs, in powers of $1/n$, constant term first; to 1e-8 in the domain.
+
+    Returns the series of $b_n - 2n$ and of $\ln(I_e \sqrt{n})$, where $I_e$ is the surface
+    brightness at the half-light radius.
+    """
+    index = np.exp(np.linspace(np.log(0.4), np.log(8), 2001))
+    b = gammaincinv(2 * index, 0.5)
+    log_flux = np.log(2 * np.pi * index) + gammaln(2 * index) + b - 2 * index * np.log(b)
+    targets = b - 2 * index, 0.5 * np.log(index) - log_flux
+    fits = [Chebyshev.fit(1 / index, target, 7) for target in targets]
+    return fits[0].convert(kind=Polynomial).coef, fits[1].convert(kind=Polynomial).coef
+
+
 def build() -> dict[str, np.ndarray]:
     r"""The table: a cubic in $\ln n$ for each interval between nodes.
 
@@ -92,6 +107,7 @@ def build() -> dict[str, np.ndarray]:
     - `pieces`: shape `(interval, 4, 2 + term)`, highest power first, in units of the interval.
         Columns: $\ln \kappa^2$, $\ln$ of the squared taper, $c_0, c_1, ...$
     - `start`, `step`: $\ln n$ at the start of the first interval, and the length of each.
+    - `b_series`, `brightness_series`: those of `fit_powers`.
     """
     first, last = np.log(INDEX_DOMAIN)
     step = (last - first) / (NODES - 1)
@@ -104,10 +120,13 @@ def build() -> dict[str, np.ndarray]:
     inside = slice(SPARE_NODES - 1, SPARE_NODES + NODES)
     in_steps = step ** np.array([3, 2, 1, 0])
     pieces = spline.c[:, inside] * in_steps[:, None, None]
+    b_series, brightness_series = fit_powers()
     return {
         "pieces": np.ascontiguousarray(np.moveaxis(pieces, 0, 1)),
         "start": nodes[inside][0],
         "step": np.array(step),
+        "b_series": b_series,
+        "brightness_series": brightness_series,
     }
 
 
@@ -131,7 +150,7 @@ def main() -> None:
         exact = exact_transform(k, index)
         error = np.abs(evaluate(table, k, index) - exact) / (np.abs(exact) + FLOOR)
         print(f"n = {index:4}: |dS| / (S + {FLOOR}) <= {error.max():.1e}")
-    np.savez(path, **table)
+    np.savez(path, allow_pickle=False, **table)
     print(f"{path}: {path.stat().st_size} bytes")
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Filters by their first letter, from blue to red.
 _LETTERS = "ubgvrizyjhk"
+# JWST's filters beyond 2 micrometres, whose numbers would be ultraviolet or blue ones of HST.
+_JWST = (200, 210, 212, 250, 277, 300, 322, 323, 335, 356, 360, 405, 410, 430, 444, 460, 480)
 _WIDTH = 12.0  # inches
 _MARGIN, _GAP, _LABEL, _BAR = 0.25, 0.1, 0.45, 0.6
 _DPI = 150
@@ -33,7 +35,8 @@ def figure(deblended: "Deblended") -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    exposure, models = deblended.exposure, deblended.models
+    # A fit that failed is shown too: what is not finite is dark.
+    exposure, models = deblended.exposure, np.nan_to_num(deblended.models, posinf=0, neginf=0)
     data, variance = np.asarray(exposure.data), np.asarray(exposure.variance)
     good = np.asarray(exposure.good)
     paint = Painter(exposure.bands, variance, good, models)
@@ -44,7 +47,7 @@ def figure(deblended: "Deblended") -> "Figure":
     rows = -(-n // columns)
     aspect = float(np.clip(ny / nx, 0.4, 2.0))
     wide = (_WIDTH - 2 * _MARGIN - 3 * _GAP - _BAR) / 3
-    small = (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns
+    small = min((_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns, wide)
     below = 0.7 + wide * aspect + 0.55
     height = below + rows * small * aspect + (rows - 1) * _LABEL + _MARGIN
     page = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
@@ -63,7 +66,7 @@ def figure(deblended: "Deblended") -> "Figure":
         (paint(models.sum(axis=0)), "Model", {}),
         (
             residual_significance(deblended.residual, variance, good),
-            "Residual, all bands",
+            "Residual" if exposure.n_bands == 1 else "Residual, all bands",
             {"cmap": _diverging(), "vmin": -5, "vmax": 5},
         ),
     ]
@@ -79,7 +82,7 @@ def figure(deblended: "Deblended") -> "Figure":
     bar.outline.set_visible(False)  # type: ignore[operator]
     _mark_sources(upper[0], deblended)
 
-    window = _window(deblended, paint, columns)
+    window = (ny, nx) if n <= columns else _window(deblended, models, paint)
     for k, image in enumerate(models):
         row, column = divmod(k, columns)
         axes = panel(
@@ -124,8 +127,9 @@ class Painter:
             self.legend = f"{bands[order[0]]} blue to {bands[order[-1]]} red"
         share = tent / (scale * sigma) ** 2
         # One row of weights for each colour: three, or one for grey.
-        self.weights = share / share.sum(axis=1, keepdims=True) * scale
-        self.noise = float(np.sqrt(np.sum((self.weights.mean(axis=0) * sigma) ** 2)))
+        self.share = share / share.sum(axis=1, keepdims=True)
+        self.scale = scale
+        self.noise = float(np.sqrt(np.sum((self.share.mean(axis=0) * scale * sigma) ** 2)))
         letters = [_letter(band) for band in bands]
         self.reference = letters.index("r") if "r" in letters else order[len(order) // 2]
         # The model sets the scale: a hot pixel of the data must not.
@@ -142,15 +146,22 @@ class Painter:
     def __call__(
         self, image: Float[np.ndarray, "band y x"], good: Bool[np.ndarray, "band y x"] | None = None
     ) -> UInt8[np.ndarray, "y x 3"]:
-        """Colours of an image; grey-blue where a pixel is not used in some band."""
+        """Colours of an image, from the bands in use; grey-blue where a colour has none."""
         from astropy.visualization import make_lupton_rgb
 
-        channels = self._channels(image)
+        good = np.ones(image.shape, dtype=bool) if good is None else good
+        used = np.einsum("cb,byx->cyx", self.share, good.astype(float))
+        channels = self._channels(np.where(good, image, 0)) / np.where(used > 0, used, 1)
         blue, green, red = np.broadcast_to(channels, (3, *channels.shape[1:]))
         with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where there is no light at all
-            colours = make_lupton_rgb(red, green, blue, stretch=self.stretch, Q=self.softening)
-        if good is not None:
-            colours[~good.all(axis=0)] = _UNUSED
+            colours = make_lupton_rgb(
+                red,
+                green,
+                blue,
+                stretch=self.stretch,  # type: ignore[arg-type]  # float in fact
+                Q=self.softening,  # type: ignore[arg-type]
+            )
+        colours[(used <= 0).any(axis=0)] = _UNUSED
         return colours
 
     def intensity(self, image: Float[np.ndarray, "band y x"]) -> Float[np.ndarray, "y x"]:
@@ -158,7 +169,7 @@ class Painter:
         return self._channels(image).mean(axis=0)
 
     def _channels(self, image: np.ndarray) -> Float[np.ndarray, "colour y x"]:
-        return np.einsum("cb,byx->cyx", self.weights, np.asarray(image, float))
+        return np.einsum("cb,byx->cyx", self.share * self.scale, np.asarray(image, float))
 
 
 def by_wavelength(bands: Sequence[str]) -> list[int]:
@@ -186,11 +197,11 @@ def residual_significance(
 
 def _wavelength(band: str) -> float | None:
     """Of a filter by its name, in micrometres, or anything that sorts as it."""
-    # HST and JWST: F814W is 0.814, F150W 1.50.
-    space = re.search(r"[fF](\d{3,4})[A-Z]", band)
+    space = re.search(r"F(\d{3,4})[A-Z]", band.upper())
     if space:
+        # HST: F814W is 0.814, but F160W 1.6. JWST: F150W is 1.5, F1500W 15.
         digits = int(space.group(1))
-        return digits / 1000 if digits > 200 else digits / 100
+        return digits / 100 if digits < 200 or digits > 999 or digits in _JWST else digits / 1000
     letter = _letter(band)
     centres = dict(
         zip(_LETTERS, (0.36, 0.44, 0.48, 0.55, 0.62, 0.76, 0.89, 1.0, 1.2, 1.6, 2.2), strict=True)
@@ -254,7 +265,7 @@ _MODEL_NAMES = {
 
 
 def _label(deblended: "Deblended", k: int, reference: int) -> str:
-    row, band = deblended.catalog[k], deblended.exposure.bands[reference]
+    row, band = _rows(deblended)[k], deblended.exposure.bands[reference]
     model = str(row["model"])
     if f"mag_{band}" in deblended.catalog.colnames and np.isfinite(row[f"mag_{band}"].value):
         light = f"{band} = {row[f'mag_{band}'].value:.2f}"
@@ -264,6 +275,10 @@ def _label(deblended: "Deblended", k: int, reference: int) -> str:
     return f"{row['id']}  {_MODEL_NAMES.get(model, model)}\n{light}"
 
 
+def _rows(deblended: "Deblended") -> list[Any]:
+    return [deblended.catalog[k] for k in range(len(deblended.catalog))]
+
+
 def _mark_sources(axes: "Axes", deblended: "Deblended") -> None:
     """Ids, and ellipses that hold half of the light before the PSF; a point gets a small circle."""
     from matplotlib.patches import Ellipse
@@ -271,7 +286,7 @@ def _mark_sources(axes: "Axes", deblended: "Deblended") -> None:
 
     ny, nx = deblended.residual.shape[1:]
     outline = [withStroke(linewidth=1.8, foreground="black", alpha=0.7)]
-    for row in deblended.catalog:
+    for row in _rows(deblended):
         x, y = float(row["x"].value), float(row["y"].value)
         radius, ratio = float(row["radius"].value), float(row["axis_ratio"].value)
         angle = float(row["position_angle"].value)
@@ -293,9 +308,11 @@ def _mark_sources(axes: "Axes", deblended: "Deblended") -> None:
                 path_effects=outline,
             )
         )
-        # Outwards of the ellipse, along the diagonal; inwards at the stamp's border.
-        step = 0.75 * min(long, 0.15 * nx) + 0.012 * nx
+        # Just outside of the ellipse along a diagonal, the one that leads into the stamp.
         right, upper = x < 0.9 * nx, y < 0.9 * ny
+        turn = np.deg2rad((45 if right == upper else 135) - angle)
+        edge = long * short / np.hypot(short * np.cos(turn), long * np.sin(turn))
+        step = min(0.71 * edge, 0.15 * nx) + 0.008 * nx
         axes.text(
             x + (step if right else -step),
             y + (step if upper else -step),
@@ -309,28 +326,26 @@ def _mark_sources(axes: "Axes", deblended: "Deblended") -> None:
         )
 
 
-def _window(deblended: "Deblended", paint: Painter, columns: int) -> tuple[float, float]:
-    """Height and width of what the panel of a source shows: all, or less where panels are small.
+def _window(deblended: "Deblended", models: np.ndarray, paint: Painter) -> tuple[float, float]:
+    """Height and width of what the panel of a source shows, where panels are small.
 
     Of one size for all, so that they compare; large enough for the light of the largest that
     stands out of the noise.
     """
-    ny, nx = deblended.residual.shape[1:]
-    if len(deblended.models) <= columns:
-        return ny, nx
+    ny, nx = models.shape[2:]
     share = 0.25
-    for row, image in zip(deblended.catalog, deblended.models, strict=True):
+    for row, image in zip(_rows(deblended), models, strict=True):
         y, x = np.nonzero(paint.intensity(image) > paint.noise)
         for places, centre, length in ((y, row["y"], ny), (x, row["x"], nx)):
-            reach = np.abs(places - centre.value)
-            share = max(share, 2 * float(np.nanmax(reach, initial=0.0)) / length + 0.05)
+            reach = np.nan_to_num(np.abs(places - float(centre.value)))
+            share = max(share, 2 * float(np.max(reach, initial=0.0)) / length + 0.05)
     return min(share, 1.0) * ny, min(share, 1.0) * nx
 
 
 def _zoom(axes: "Axes", deblended: "Deblended", k: int, window: tuple[float, float]) -> None:
     """Show a window around a source, within the stamp."""
     ny, nx = deblended.residual.shape[1:]
-    row = deblended.catalog[k]
+    row = _rows(deblended)[k]
     for size, length, centre, limits in (
         (window[1], nx, float(row["x"].value), axes.set_xlim),
         (window[0], ny, float(row["y"].value), axes.set_ylim),

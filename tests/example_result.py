@@ -44,7 +44,7 @@ def tilted_wcs(scale: float = 0.2, turn: float = 30.0, shear: float = 0.0) -> WC
 
 
 def make_sources(example: Example, seed: int = 0) -> Sources:
-    """Sources of all models in turn, the first one bright, the last one a little negative in a band."""
+    """Sources of all models in turn, ever fainter; the last one negative in the first band."""
     rng = np.random.default_rng(seed)
     n, n_bands = example.n_sources, len(example.bands)
     ny, nx = example.shape

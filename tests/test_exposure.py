@@ -168,8 +168,10 @@ def test_what_is_not_finite_is_not_used(which, value):
 
 def test_gradient_past_a_pixel_that_is_not_used_is_finite():
     image, variance = arrays()
-    image[0, 1, 3], variance[1, 4, 9] = np.nan, np.inf
-    made = exposure(image=image, variance=variance)
+    image[0, 1, 3], variance[1, 4, 9], variance[0, 5, 5] = np.nan, np.inf, np.nan
+    # Where the derivative of 1/variance is infinite.
+    variance[1, 2, 8] = 0
+    made = exposure(image=image, variance=variance, mask=variance == 0)
 
     def chi2(image, variance):
         changed = Exposure(image, variance, made.mask, made.psf, made.header)

@@ -294,7 +294,7 @@ def test_wrong_contents(tmp_path):
         read_npz(save(tmp_path / "a.npz", variance=np.ones((2, 9, 6))))
     with pytest.raises(ValueError, match=r"`bands` of .* needs 2 names; has \['g'\]"):
         read_npz(save(tmp_path / "a.npz", filters=np.array(["g"])))
-    with pytest.raises(ValueError, match="`wcs` must be a celestial"):
+    with pytest.raises(ValueError, match=r"`wcs` must be a celestial|its key 'wcs' cannot be read"):
         read_npz(save(tmp_path / "a.npz", wcs=np.array("nonsense")))
     cards = "CTYPE1  = 'RA---TAN'\nCTYPE2  = 'DEC--AIT'"
     with pytest.raises(ValueError, match="its key 'wcs' cannot be read"):

@@ -59,8 +59,12 @@ class Pixels(AbstractComponent):
         x = jnp.arange(width, dtype=weights.dtype) - (width - 1) // 2
         y = jnp.arange(height, dtype=weights.dtype) - (height - 1) // 2
         re, im = sampled_modes(weights, modes, x, y)
-        blur = jnp.exp(-0.5 * self.blur**2 * (modes.kx**2 + modes.ky**2))
+        blur = self.spread(modes)
         return multiply((blur * re, blur * im), shift(modes, self.x, self.y))
+
+    def spread(self, modes: Modes) -> Float[Array, "k"]:
+        """Transform of one of the Gaussians."""
+        return jnp.exp(-0.5 * self.blur**2 * (modes.kx**2 + modes.ky**2))
 
     def constrained(self) -> "Pixels":
         image = jnp.maximum(self.morphology, 0)
@@ -73,11 +77,14 @@ class Pixels(AbstractComponent):
 
 
 def to_pixels(
-    component: AbstractComponent, size: int, *, blur: float = 0.6, monotonic: bool = False
+    component: AbstractComponent, size: int, *, blur: float = 0.0, monotonic: bool = False
 ) -> Pixels:
     """Free pixels that look like another component, at its place.
 
-    `size`: height and width, odd. What the Gaussians cannot carry (a cusp) is smoothed away.
+    - `size`: height and width, odd.
+    - `blur`: of the pixels. With 0 they are points, and all that a camera with pixels of this size
+        can see of the component is kept.
+
     Jit-compatible.
     """
     grid = Grid(size, size, 2 * size + 1, 2 * size + 1, size, size)
@@ -88,9 +95,7 @@ def to_pixels(
         (jnp.full_like(component.x, middle), jnp.full_like(component.y, middle)),
     )
     re, im = moved.fourier(grid.modes)
-    k_squared = grid.modes.kx**2 + grid.modes.ky**2
-    # Divide by the blur, but by a narrower one than would restore the cusp and its ringing.
-    sharpen = jnp.exp(0.5 * (0.8 * blur) ** 2 * k_squared - 0.5 * (0.6 * blur) ** 2 * k_squared)
+    sharpen = jnp.exp(0.5 * blur**2 * (grid.modes.kx**2 + grid.modes.ky**2))
     weights = jnp.maximum(to_image((re * sharpen, im * sharpen), grid), 0)
     total = jnp.sum(weights, axis=(-2, -1), keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)

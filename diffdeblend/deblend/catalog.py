@@ -82,7 +82,7 @@ class Sources:
 
 
 def make_catalog(sources: Sources, header: Header) -> QTable:
-    """The sources as a table: a row each, every column with a description and, if it has one, a unit.
+    """The sources as a table, a row each; every column says what it is and in which unit.
 
     Columns `id`, `x`, `y`, `model`, `flux_<band>`, the shape, `flags` and more; `ra`, `dec`, sizes
     in arcseconds and angles on the sky where the header has a WCS, magnitudes where it has zero
@@ -100,7 +100,7 @@ def make_catalog(sources: Sources, header: Header) -> QTable:
                 f"`{name}` needs shape ({n}, {len(header.bands)}) for bands {header.bands}; "
                 f"got {shape}."
             )
-    table = QTable()
+    table: Any = QTable()
     columns = [
         *_places(sources, header),
         *_light(sources, header),
@@ -194,7 +194,7 @@ def _light(sources: Sources, header: Header) -> Iterator[Column]:
         magnitude, error = magnitudes(
             sources.flux[:, k], sources.flux_err[:, k], header.zero_points[k]
         )
-        yield f"mag_{band}", magnitude, u.mag, f"AB magnitude in {band}; NaN if flux is not positive"
+        yield f"mag_{band}", magnitude, u.mag, f"AB magnitude in {band}; NaN without positive flux"
         yield f"mag_err_{band}", error, u.mag, f"Error of the magnitude in {band}, first order"
     if np.isfinite(sources.bulge_flux).any():
         for k, band in enumerate(header.bands):

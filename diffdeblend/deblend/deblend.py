@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from astropy.table import QTable
 from jaxtyping import Array, ArrayLike, Float
+from scipy.ndimage import gaussian_filter
 
 from diffdeblend.background import (
     AbstractBackground,
@@ -19,18 +20,20 @@ from diffdeblend.background import (
 from diffdeblend.components import AnySource, Kind, Stack
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import choose_kinds, n_parameters
-from diffdeblend.deblend.flags import source_flags
+from diffdeblend.deblend.measure import measure_sources
 from diffdeblend.deblend.refine import (
+    DRAWN,
     asks_for_pixels,
     own_chi2,
     refine,
 )
 from diffdeblend.deblend.start import start_scene
 from diffdeblend.detect import find_peaks
+from diffdeblend.detect.peaks import sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit import Fit, fit
 from diffdeblend.fit.prior import ShapePrior, shape_prior
-from diffdeblend.grid import FIT, make_grid
+from diffdeblend.grid import make_grid
 from diffdeblend.positions import check_positions
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene, render_each
@@ -90,6 +93,7 @@ def deblend(
     model: str = "auto",
     background: str = "constant",
     free_form: bool = True,
+    model_error: float = 0.02,
     report: Callable[[str], None] | None = None,
 ) -> Deblended:
     """Take a blend apart.
@@ -101,6 +105,9 @@ def deblend(
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `free_form`: whether `"auto"` may refine a source with free pixels where its residuals ask
         for it; the catalogue says which.
+    - `model_error`: how far parametric models are from real galaxies, as a fraction of the local
+        light; added to the noise in quadrature, so that faint sources are not bent to mend what a
+        model of a bright neighbour leaves. 0 for simulations from the same models.
     - `report`: called with a line of text as each stage begins.
 
     **Raises:** `ValueError` for an unknown model or background, positions outside of the image, too
@@ -126,35 +133,36 @@ def deblend(
         _background(background, exposure),
     )
     data, weight = exposure.data, exposure.weight
+    lenient = with_model_error(exposure, model_error)
     prior = shape_prior(start)
     clock.stage("fit")
-    found = fit(start, exposure, prior=prior, free=None if chosen.index is None else _no_index)
+    found = fit(start, lenient, prior=prior, free=None if chosen.index is None else _no_index)
     if model == "auto":
         clock.stage("choose")
-        found = _choose(found, exposure, prior)
+        found = _choose(found, lenient, prior)
     clock.stage("models")
     models, sky, residual = _images(found.scene, data, weight, exposure.psf)
     names = _names(found.scene, chosen, model)
     chi2, count = own_chi2(models, residual, np.asarray(weight))
-    scene, refined, n_free = found.scene, np.zeros(len(names), dtype=bool), 0.0
+    scene, refined = found.scene, np.zeros(len(names), dtype=bool)
     wants = asks_for_pixels(chi2, count) if model == "auto" else np.ones(len(names), dtype=bool)
     if (model == "free_form" or (model == "auto" and free_form)) and wants.any():
         clock.stage("refine")
-        scene, n_free = refine(found.scene, data, weight, exposure.psf, wants)
+        scene = refine(found.scene, data, weight, exposure.psf, wants)
         models, sky, residual = _images(scene, data, weight, exposure.psf)
         refined = wants
         chi2, count = own_chi2(models, residual, np.asarray(weight))
     clock.stage("catalogue")
     names = ["free_form" if r else n for n, r in zip(names, refined, strict=True)]
-    sources = _sources(
-        found, scene, exposure, names, start_xy, models, chi2 / np.maximum(count, 1), refined
+    sources = measure_sources(
+        found, exposure, names, start_xy, models, chi2 / np.maximum(count, 1), refined, _fluxes(scene)
     )
     catalog = make_catalog(sources, exposure.header)
     clock.stage(None)
     total = np.sum(np.asarray(weight) * residual**2, axis=(1, 2))
     used = np.sum(np.asarray(weight) > 0, axis=(1, 2))
     summary = {
-        "settings": {"model": model, "background": background, "free_form": free_form},
+        "settings": {"model": model, "background": background, "free_form": free_form, "model_error": model_error},
         "versions": versions(),
         "n_sources": len(names),
         "n_converged": int(np.sum(sources.flags & 1 == 0)),
@@ -163,11 +171,29 @@ def deblend(
         "reduced_chi2_by_band": {
             b: float(c / n) for b, c, n in zip(exposure.bands, total, used, strict=True)
         },
-        "n_effective_parameters": float(found.covariance.n_effective) + n_free,
+        "n_effective_parameters": float(found.covariance.n_effective),
         "steps": int(found.steps),
         "seconds": clock.seconds,
     }
     return Deblended(exposure, scene, found, sources, catalog, models, sky, residual, summary)
+
+
+class _Clock:
+    """Seconds of each stage, told as they begin."""
+
+    def __init__(self, report: Callable[[str], None] | None):
+        self.report = report
+        self.seconds: dict[str, float] = {}
+        self._name: str | None = None
+        self._began = 0.0
+
+    def stage(self, name: str | None) -> None:
+        now = time.perf_counter()
+        if self._name is not None:
+            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._began
+        self._name, self._began = name, now
+        if name is not None and self.report is not None:
+            self.report(name)
 
 
 def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
@@ -202,6 +228,23 @@ def _no_index(scene: Scene) -> list[Array]:
     return free if scene.background is None else [*free, scene.background.coefficients]
 
 
+def with_model_error(exposure: Exposure, fraction: float) -> Exposure:
+    """The exposure with a variance that allows for models wrong by a fraction of the light.
+
+    **Raises:** `ValueError` if `fraction` is not between 0 and 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"`model_error` must be at least 0 and below 1; got {fraction}.")
+    data = np.asarray(exposure.data, dtype=float)
+    weight = np.asarray(exposure.weight)
+    level = sky_level(data, weight > 0)[:, None, None]
+    # Smoothed over three pixels: the allowance must not follow the noise.
+    light = np.stack([gaussian_filter(band, 1.0) for band in data - level])
+    allowance = (fraction * np.maximum(light, 0)) ** 2
+    variance = exposure.variance + jnp.asarray(allowance, exposure.variance.dtype)
+    return eqx.tree_at(lambda e: e.variance, exposure, variance)
+
+
 def _background(word: str, exposure: Exposure) -> AbstractBackground | None:
     n_bands, dtype = exposure.n_bands, exposure.image.dtype
     if word == "none":
@@ -218,10 +261,10 @@ def _draw(
     scene: Scene, data: Array, weight: Array, psf: AbstractPSF
 ) -> tuple[tuple[Array, ...], Array, Array]:
     shape = (data.shape[1], data.shape[2])
-    each = render_each(scene, psf, shape, quality=FIT)
+    each = render_each(scene, psf, shape, quality=DRAWN)
     sky = jnp.zeros_like(data)
     if scene.background is not None:
-        sky = sky + scene.background(make_grid(shape, FIT))
+        sky = sky + scene.background(make_grid(shape, DRAWN))
     left = data - sky - sum(jnp.sum(images, axis=0) for images in each)
     return each, sky, jnp.where(weight > 0, left, 0)
 
@@ -236,6 +279,16 @@ def _images(
         for place in np.flatnonzero(np.asarray(stack.active)):
             found[int(stack.rank[place])] = np.asarray(images[place])
     return np.stack([found[r] for r in sorted(found)]), np.asarray(sky), np.asarray(left)
+
+
+def _fluxes(scene: Scene) -> np.ndarray:
+    """Total flux of each source, `(source, band)`."""
+    found: dict[int, np.ndarray] = {}
+    for stack in scene.sources:
+        total = np.asarray(stack.members.flux, float).reshape(stack.size, -1, scene.n_bands)
+        for place in np.flatnonzero(np.asarray(stack.active)):
+            found[int(stack.rank[place])] = total[place].sum(axis=0)
+    return np.stack([found[r] for r in sorted(found)])
 
 
 def _names(scene: Scene, chosen: _Model, model: str) -> list[str]:

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from diffdeblend.fit.levenberg_marquardt import Solution
+from diffdeblend.fit.linear import solved_fluxes
 from diffdeblend.fit.normal_matrix import (
     Normal,
     factor,
@@ -18,7 +19,6 @@ from diffdeblend.fit.normal_matrix import (
     normal_by_modes,
     prior_curvature,
     fixed_terms,
-    solve_band,
 )
 from diffdeblend.fit.objective import Problem, objective
 from diffdeblend.fit.unknowns import Unknowns, scene_of, unknowns_of
@@ -68,7 +68,7 @@ class _State(NamedTuple):
 
 def first_order(method: FirstOrder, start: Scene, problem: Problem) -> Solution:
     """Minimise the objective from `start`. Pure, one program for each padded shape."""
-    origin = with_solved_fluxes(start, problem)
+    origin = solved_fluxes(start, problem)
     unit = _units(origin, start, problem)
 
     def value_of(scaled: Unknowns) -> Array:
@@ -127,20 +127,6 @@ def first_order(method: FirstOrder, start: Scene, problem: Problem) -> Solution:
         last.step,
         last.since >= method.patience,
     )
-
-
-def with_solved_fluxes(start: Scene, problem: Problem) -> Unknowns:
-    """The unknowns of `start` with the fluxes and the sky that fit best at its shapes."""
-    unknowns = unknowns_of(start)
-    gradient = jax.grad(objective)(unknowns, start, problem)
-    factors = factor(_normal(unknowns, start, problem), jnp.zeros((), dtype=start.dx.dtype))
-    # The shifts of the bands are not linear: they stay where they are.
-    held = eqx.tree_at(lambda u: (u.dx, u.dy), problem.free, (0 * start.dx, 0 * start.dy))
-    change = -solve_band(factors, linear_vector(held) * linear_vector(gradient))
-    change = change * linear_vector(held)
-    still = jax.tree.map(jnp.zeros_like, unknowns)
-    moved = from_vectors(change, jnp.zeros_like(unknowns.flat_shape), still)
-    return jax.tree.map(jnp.add, unknowns, moved)
 
 
 def _normal(unknowns: Unknowns, start: Scene, problem: Problem) -> Normal:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.components import Pixels, Stack
-from diffdeblend.fit.first_order import with_solved_fluxes
+from diffdeblend.fit.linear import solved_fluxes
 from diffdeblend.fit.levenberg_marquardt import Solution
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import scene_of, unknowns_of
@@ -63,14 +63,14 @@ def proximal_gradient(method: ProximalGradient, start: Scene, problem: Problem) 
 
     def one_round(carry: tuple[Scene, Array], _: None) -> tuple[tuple[Scene, Array], Array]:
         scene, change = carry
-        scene = scene_of(with_solved_fluxes(scene, problem), scene)
+        scene = scene_of(solved_fluxes(scene, problem), scene)
         change, value = _walk(scene, place, reference, change, free, steps, method, problem)
         return (_with_change(scene, place, reference, change), change), value
 
     (scene, change), history = jax.lax.scan(
         one_round, (start, change), None, length=method.rounds
     )
-    unknowns = with_solved_fluxes(scene, problem)
+    unknowns = solved_fluxes(scene, problem)
     fall = history[-2] - history[-1] if method.rounds > 1 else jnp.asarray(jnp.inf)
     return Solution(
         unknowns_of(scene_of(unknowns, scene)),
@@ -137,16 +137,27 @@ def _walk(
             z = jnp.where(whole > 0, first / jnp.where(whole > 0, whole, 1) - 1, z) * free
         return z
 
+    # Each pixel in units of its own error: else the core of a bright star sets the pace of all.
+    by_part = share.reshape(stack.size, stack.parts, *change.shape[1:])
+    seen = jnp.einsum("spb,spyx->bsyx", flux, by_part)
+    sharp = stack.members.spread(grid.modes)
+    passed = (sharp * through[0]) ** 2 + (sharp * through[1]) ** 2
+    power_of_psf = jnp.sum(grid.mode_weight * passed, axis=1)
+    used = jnp.maximum(jnp.sum(problem.weight > 0, axis=(1, 2)), 1)
+    depth = power_of_psf * jnp.sum(problem.weight, axis=(1, 2)) / used
+    curvature = jnp.einsum("b,bsyx->syx", depth, seen**2) + 1 / method.freedom**2
+    unit = free / jnp.sqrt(curvature)
     gradient = jax.grad(smooth)
     flat = gradient(jnp.zeros_like(change))
 
     def power(_: int, vector: Array) -> Array:
-        pushed = gradient(vector) - flat
-        return pushed / jnp.linalg.norm(pushed)
+        pushed = unit * (gradient(unit * vector) - flat)
+        return pushed / jnp.maximum(jnp.linalg.norm(pushed), 1e-30)
 
-    probe = jax.lax.fori_loop(0, 12, power, free * jnp.ones_like(change) / change.size**0.5)
+    probe = jax.lax.fori_loop(0, 8, power, free * jnp.ones_like(change) / change.size**0.5)
     # The power method approaches from below; 1.2 covers what is left.
-    length = 1 / (1.2 * jnp.linalg.norm(gradient(probe) - flat))
+    largest = jnp.linalg.norm(unit * (gradient(unit * probe) - flat))
+    length = unit**2 / (1.2 * jnp.maximum(largest, 1))
 
     def step(_: int, walk: _Walk) -> _Walk:
         new = proximal(walk.ahead - length * gradient(walk.ahead))

@@ -173,7 +173,7 @@ def wcs_hdus(wcs: Any) -> Any:
 
 
 def _writable(name: str, value: str) -> str:
-    """The text, if FITS gives it back: not what is beyond ASCII, ends in a space, or has '/ in it."""
+    """The text, if FITS gives it back: not beyond ASCII, with a space at its end, or '/ in it."""
     from astropy.io.fits import Card
 
     try:

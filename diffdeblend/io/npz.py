@@ -75,7 +75,7 @@ def read_npz(
         mask_planes=_strings(planes) if mask_planes is None else mask_planes,
         excluded=_strings(out) if excluded is None else excluded,
         date=None if date is None else str(date),
-        **{key: None if value is None else float(value) for key, value in numbers.items()},
+        **numbers,
     )
 
 
@@ -216,7 +216,6 @@ def _wcs_from_text(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
-            warnings.simplefilter("ignore", fits.verify.VerifyWarning)
             return WCS(fits.Header.fromstring(text, sep="\n"))
     # wcslib has an exception for each way of being wrong.
     except Exception as error:

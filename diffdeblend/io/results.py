@@ -109,7 +109,7 @@ def write_summary(summary: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 def with_provenance(table: "QTable", summary: Mapping[str, Any]) -> "QTable":
     """A copy of a catalogue whose `meta` also says from what and how it was made."""
-    marked = table.copy()
+    marked: Any = table.copy()
     marked.meta |= {key: _plain(summary[key]) for key in ("inputs", "settings") if key in summary}
     return marked
 
@@ -122,8 +122,9 @@ def catalog_hdus(table: "QTable") -> Any:
     from astropy import units
     from astropy.io import fits
 
-    flat = table.copy()
-    meta, flat.meta = dict(flat.meta), {}
+    flat: Any = table.copy()
+    meta: dict[str, Any] = dict(flat.meta)
+    flat.meta = {}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # For such units as nmgy, which stand in the description instead.
@@ -132,13 +133,13 @@ def catalog_hdus(table: "QTable") -> Any:
     buffer.seek(0)
     # All in memory before the buffer goes.
     hdus = fits.open(buffer, memmap=False, lazy_load_hdus=False)
-    data = hdus[1]
+    data: Any = hdus[1]
     data.name = "CATALOG"
     data.data  # noqa: B018
     cards = data.header
     for number, name in enumerate(table.colnames, start=1):
-        unit = getattr(table[name], "unit", None)
-        text = str(table[name].info.description)
+        unit = getattr(flat[name], "unit", None)
+        text = str(flat[name].info.description)
         if unit not in (None, units.dimensionless_unscaled) and f"TUNIT{number}" not in cards:
             text += f" [{unit}]"
         cards[f"TCOMM{number}"] = text
@@ -153,10 +154,11 @@ def catalog_hdus(table: "QTable") -> Any:
 
 
 def model_hdus(deblended: "Deblended") -> Any:
-    """The images as FITS: SOURCE_<id> for each source, BACKGROUND, RESIDUAL; each `[band, y, x]`."""
+    """The images as FITS extensions `[band, y, x]`: SOURCE_<id> each, BACKGROUND, RESIDUAL."""
     from astropy.io import fits
 
     header, catalog = deblended.exposure.header, deblended.catalog
+    meta: dict[str, Any] = catalog.meta  # type: ignore[assignment]
     shared, tables = fits.Header(), []
     if header.wcs is not None:
         maps = wcs_hdus(header.wcs)
@@ -170,10 +172,11 @@ def model_hdus(deblended: "Deblended") -> Any:
             shared[f"MAGZP{k}"] = (header.zero_points[k - 1], "AB magnitude of one unit")
     primary = fits.PrimaryHDU()
     primary.header["CREATOR"] = f"diffdeblend {__version__}"
-    primary.header["DATE"] = (str(catalog.meta.get("created", "")), "UTC")
+    primary.header["DATE"] = (str(meta.get("created", "")), "UTC")
     primary.header["NSOURCES"] = len(deblended.models)
     parts: list[Any] = [primary]
-    for row, image in zip(catalog, deblended.models, strict=True):
+    for place, image in enumerate(deblended.models):
+        row: Any = catalog[place]
         cards = shared.copy()
         cards["SOURCEID"] = (int(row["id"]), "id in the catalogue")
         cards["MODEL"] = (str(row["model"]), "model of the light")
@@ -203,9 +206,10 @@ def read_models(path: str | os.PathLike) -> Models:
             warnings.simplefilter("ignore", FITSFixedWarning)
             # What is cut short ends in a warning and zeros otherwise.
             warnings.filterwarnings("error", ".*truncated.*")
-            with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
-                found = [hdu for hdu in hdus if hdu.name.startswith("SOURCE_")]
-                sky, left = hdus["BACKGROUND"], hdus["RESIDUAL"]
+            with path.open("rb") as file, fits.open(file, lazy_load_hdus=False) as hdus:
+                parts: list[Any] = list(hdus)
+                found = [hdu for hdu in parts if hdu.name.startswith("SOURCE_")]
+                sky, left = (parts[hdus.index_of(name)] for name in ("BACKGROUND", "RESIDUAL"))
                 cards = sky.header
                 return Models(
                     sources=np.stack([_native(hdu.data) for hdu in found]),

@@ -17,6 +17,7 @@ from diffdeblend import __version__
 from diffdeblend.background import ConstantBackground, MeshBackground, PolynomialBackground
 from diffdeblend.components import (
     AnySource,
+    AnyStack,
     BulgeDisc,
     DeVaucouleurs,
     Exponential,
@@ -42,6 +43,7 @@ KNOWN: Mapping[str, type[eqx.Module]] = {
         Scene,
         Stack,
         AnySource,
+        AnyStack,
         BulgeDisc,
         DeVaucouleurs,
         Exponential,
@@ -224,7 +226,7 @@ def _rebuild(described: Any, known: Mapping[str, type[eqx.Module]], where: str) 
             _refuse(where, f"is {parts!r}")
         values = [_rebuild(part, known, f"{where}[{k}]") for k, part in enumerate(parts)]
         return tuple(values) if kind == "tuple" else values
-    _refuse(where, f"has the keys {sorted(keys)}")
+    return _refuse(where, f"has the keys {sorted(keys)}")
 
 
 def _module(
@@ -257,7 +259,7 @@ def _array(shape: Any, dtype: Any, where: str) -> jax.ShapeDtypeStruct:
         _refuse(where, f"has the shape {shape!r}")
     if dtype not in _DTYPES:
         _refuse(where, f"has the type {dtype!r}")
-    if dtype in ("float64", "int64") and not jax.config.jax_enable_x64:
+    if dtype in ("float64", "int64") and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError(
             f"`{where}` was saved as {dtype}; switch that on before loading, with "
             "`jax.config.update('jax_enable_x64', True)`."

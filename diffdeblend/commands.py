@@ -1,0 +1,229 @@
+"""What the commands do, once the command line is understood."""
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from diffdeblend.cli import one_line
+from diffdeblend.deblend.deblend import Deblended, deblend
+from diffdeblend.exposure import Exposure
+from diffdeblend.io import hdus
+from diffdeblend.io.fits import read_fits, read_psf
+from diffdeblend.io.npz import read_npz, read_npz_positions
+from diffdeblend.io.positions import read_positions
+from diffdeblend.io.results import FIGURE, make_directory, write_results, write_summary
+from diffdeblend.listing import listing
+from diffdeblend.progress import Progress
+from diffdeblend.psf import AbstractPSF, KolmogorovPSF
+
+
+def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
+    """`diffdeblend deblend`: read, take apart, print, write.
+
+    **Raises:** `ValueError` or `OSError`, worded for a user.
+    """
+    if chosen.cache is not None:
+        _keep_programs(chosen.cache)
+    # Before minutes of work, not after.
+    make_directory(chosen.output)
+    with progress.listening(), _warnings_in_a_line(progress):
+        progress.begin("read")
+        files = [Path(name) for name in chosen.input]
+        if not files:
+            _refuse_files_without_input(chosen)
+            files = [bundled_blend()]
+        exposure = read_exposure(files, chosen)
+        positions, where = _positions(files, exposure, chosen)
+        found = deblend(
+            exposure,
+            positions,
+            model=chosen.model,
+            background=chosen.background,
+            free_form=not chosen.no_free_form,
+            report=progress.begin,
+        )
+        progress.end()
+        found = replace(found, summary=_summary(found, files, where, chosen))
+        progress.begin("write")
+        written = write_results(found, chosen.output)
+        progress.end()
+    # Once more, as only now it is known how long all took.
+    write_summary({**found.summary, "seconds": progress.seconds}, written["summary.json"])
+    print(listing(found.catalog, exposure.bands))
+    print()
+    print(_closing(found, written))
+
+
+def read_exposure(files: list[Path], chosen: argparse.Namespace) -> Exposure:
+    """The image that the command line means.
+
+    **Raises:** `ValueError` for options that the files have no use for, or as the readers do.
+    """
+    options: dict[str, Any] = {
+        "bands": chosen.bands,
+        "zero_points": _one_or_all(chosen.zero_points),
+        "excluded": chosen.exclude_planes,
+    }
+    archive = files[0].suffix.lower() == ".npz"
+    if archive and len(files) > 1:
+        raise ValueError(f"INPUT must be one .npz file, or FITS files; got {len(files)} files.")
+    if archive and (chosen.variance or chosen.weight or chosen.mask):
+        raise ValueError(
+            "--variance, --weight and --mask go with FITS input; an .npz file has its own."
+        )
+    if chosen.psf and chosen.psf_fwhm:
+        raise ValueError("--psf and --psf-fwhm say the same thing; give one of them.")
+    if chosen.variance and chosen.weight:
+        raise ValueError("--variance and --weight say the same thing; give one of them.")
+    if chosen.psf:
+        options["psf"] = read_psf(chosen.psf)
+    if chosen.psf_fwhm:
+        # The pixel scale, and so the PSF, is known only after reading; reading needs some PSF.
+        options["psf"] = KolmogorovPSF(jnp.ones(_count_bands(files, archive, chosen)))
+    if not archive:
+        options |= {
+            "variance": chosen.weight or chosen.variance,
+            "variance_kind": "weight" if chosen.weight else chosen.variance_kind,
+            "mask": chosen.mask,
+        }
+    try:
+        exposure = read_npz(files[0], **options) if archive else read_fits(files, **options)
+    except ValueError as error:
+        if "`psf` is missing" in str(error):
+            raise ValueError(
+                "the input holds no PSF; give its image with --psf FILE, or the seeing with "
+                "--psf-fwhm, as 0.7arcsec or 3.5px."
+            ) from error
+        raise
+    if chosen.psf_fwhm:
+        psf = _seeing(chosen.psf_fwhm, exposure)
+        exposure = eqx.tree_at(lambda e: e.psf, exposure, psf)
+    return exposure
+
+
+def bundled_blend() -> Path:
+    """The blend that comes with the package, in a checkout or in an installed one.
+
+    **Raises:** `ValueError` if it is in neither place.
+    """
+    package = Path(__file__).parent
+    for place in (package, package.parent / "data"):
+        if (place / "bundled_blend.npz").is_file():
+            return place / "bundled_blend.npz"
+    raise ValueError("INPUT is missing, and the bundled blend was not installed; give a file.")
+
+
+def _refuse_files_without_input(chosen: argparse.Namespace) -> None:
+    """An option that takes many files may have swallowed those meant as INPUT."""
+    for name in ("psf", "psf_fwhm", "variance", "weight", "mask", "positions", "zero_points"):
+        if getattr(chosen, name) is not None:
+            raise ValueError(
+                f"INPUT is missing, and --{name.replace('_', '-')} needs one; write the images "
+                "first, before all options."
+            )
+
+
+def _positions(
+    files: list[Path], exposure: Exposure, chosen: argparse.Namespace
+) -> tuple[Float[np.ndarray, "source 2"] | None, str]:
+    """Where the sources are, None for wherever there are peaks, and in words where that is from."""
+    if chosen.positions is not None:
+        return read_positions(chosen.positions, exposure.header), chosen.positions
+    if files[0].suffix.lower() == ".npz":
+        found = read_npz_positions(files[0])
+        if len(found):
+            return found, str(files[0])
+    return None, "peaks found in the image"
+
+
+def _count_bands(files: list[Path], archive: bool, chosen: argparse.Namespace) -> int:
+    if chosen.bands is not None:
+        return len(chosen.bands)
+    if archive:
+        with np.load(files[0], allow_pickle=False) as content:
+            keys = [key for key in ("images", "image") if key in content.files]
+            shape = content[keys[0]].shape if keys else ()
+        return shape[0] if len(shape) == 3 else 1
+    return sum(len(hdus.layers_of(hdus.open_fits(file))) for file in files)
+
+
+def _seeing(widths: list[tuple[float, str]], exposure: Exposure) -> AbstractPSF:
+    """A PSF of given widths in every band."""
+    scale = exposure.header.pixel_scale
+    if len(widths) not in (1, exposure.n_bands):
+        raise ValueError(
+            f"--psf-fwhm needs one width, or one for each of {exposure.n_bands} bands; "
+            f"got {len(widths)}."
+        )
+    if scale is None and any(unit == "arcsec" for _, unit in widths):
+        raise ValueError(
+            "--psf-fwhm is in arcseconds, and the input has no WCS; give it in pixels, as 3.5px."
+        )
+    pixels = [width / (scale or 1.0) if unit == "arcsec" else width for width, unit in widths]
+    return KolmogorovPSF(jnp.broadcast_to(jnp.asarray(pixels), (exposure.n_bands,)))
+
+
+def _one_or_all(values: list[float] | None) -> list[float] | float | None:
+    """A single number stands for all bands."""
+    return values[0] if values is not None and len(values) == 1 else values
+
+
+def _keep_programs(folder: str) -> None:
+    """Let JAX keep compiled programs in a folder, also small ones that compile fast."""
+    jax.config.update("jax_compilation_cache_dir", str(make_directory(folder)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _summary(
+    found: Deblended, files: list[Path], positions: str, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """The summary of the fit, with what was read and how."""
+    given = {name: getattr(chosen, name) for name in ("psf", "variance", "weight", "mask")}
+    inputs = {"images": [str(file) for file in files], "positions": positions}
+    inputs |= {name: value for name, value in given.items() if value is not None}
+    settings = {
+        "variance_kind": "weight" if chosen.weight else chosen.variance_kind,
+        "bands": list(found.exposure.bands),
+        "exclude_planes": list(found.exposure.header.excluded),
+        "zero_points": found.exposure.header.zero_points,
+        "psf_fwhm": chosen.psf_fwhm,
+    }
+    settings = {**found.summary["settings"], **settings}
+    # These two first, as whoever opens the file wants to know them first.
+    first = {"inputs": inputs, "settings": settings}
+    return first | {key: value for key, value in found.summary.items() if key not in first}
+
+
+def _closing(found: Deblended, written: dict[str, Path]) -> str:
+    """How well it went, and where it is."""
+    summary = found.summary
+    by_band = ", ".join(f"{b} {v:.3f}" for b, v in summary["reduced_chi2_by_band"].items())
+    lines = [f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})"]
+    folder = written["summary.json"].parent
+    lines.append(f"written to {folder}: {', '.join(sorted(written))}")
+    if FIGURE not in written:
+        lines.append(f"no {FIGURE}: matplotlib is not installed (pip install 'diffdeblend[plot]')")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _warnings_in_a_line(progress: Progress) -> Iterator[None]:
+    """Warnings as one line each, without the place in the code that a user has no use for."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        progress.say(f"diffdeblend: warning: {one_line(message)}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

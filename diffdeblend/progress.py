@@ -1,0 +1,95 @@
+"""Which stage a command is in, how long each took, and how much of it was compiling."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+Interval = tuple[float, float]
+
+# Back to the first column, and away with what stands there.
+_CLEAR = "\r\x1b[K"
+
+
+class Progress:
+    """Stages one after another, a line each as they end. Loads nothing.
+
+    - `out`: where to show them; None for nowhere.
+    """
+
+    def __init__(self, out: TextIO | None = None):
+        self._out = out
+        self._stages: list[tuple[str, Interval]] = []
+        self._current: tuple[str, float] | None = None
+        self._compiled: list[Interval] = []
+
+    def begin(self, stage: str) -> None:
+        """End the stage before, if there is one, and begin another."""
+        self.end()
+        self._current = (stage, time.perf_counter())
+        if self._out is not None and self._out.isatty():
+            print(f"  {stage} ...", end="", file=self._out, flush=True)
+
+    def end(self) -> None:
+        """End the stage, if there is one."""
+        if self._current is None:
+            return
+        stage, begun = self._current
+        now = time.perf_counter()
+        self._stages.append((stage, (begun, now)))
+        self._current = None
+        if self._out is not None:
+            compiling = covered(self._compiled, (begun, now))
+            note = f", {compiling:.1f} s of it compiling" if compiling > 0.05 else ""
+            # On a terminal over the unfinished line of `begin`.
+            start = _CLEAR if self._out.isatty() else ""
+            print(f"{start}  {stage:<10} {now - begun:6.2f} s{note}", file=self._out, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line between those of the stages: a warning or an error. On stderr, even if quiet."""
+        start = _CLEAR if sys.stderr.isatty() else ""
+        print(f"{start}{text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take note of every compilation by JAX within the block."""
+        from jax import monitoring
+
+        def hear(event: str, duration_secs: float, **_: Any) -> None:
+            if event.startswith("/jax/core/compile/"):
+                now = time.perf_counter()
+                self._compiled.append((now - duration_secs, now))
+
+        monitoring.register_event_duration_secs_listener(hear)
+        try:
+            yield
+        finally:
+            monitoring.unregister_event_duration_listener(hear)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage without compiling, in their order; then `compile`; then `total`.
+
+        Tracing counts as compiling. A stage that comes twice counts as one.
+        """
+        found: dict[str, float] = {}
+        compiling = 0.0
+        for stage, (begun, ended) in self._stages:
+            share = covered(self._compiled, (begun, ended))
+            found[stage] = found.get(stage, 0.0) + ended - begun - share
+            compiling += share
+        rounded = {stage: round(seconds, 3) for stage, seconds in found.items()}
+        total = sum(found.values()) + compiling
+        return rounded | {"compile": round(compiling, 3), "total": round(total, 3)}
+
+
+def covered(intervals: list[Interval], within: Interval) -> float:
+    """How much of an interval others cover. They may overlap: JAX traces functions in functions."""
+    total, reached = 0.0, within[0]
+    for begun, ended in sorted(intervals):
+        begun, ended = max(begun, reached), min(ended, within[1])
+        if ended > begun:
+            total += ended - begun
+            reached = ended
+    return total
