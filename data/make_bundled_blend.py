@@ -16,7 +16,7 @@ from astropy.table import QTable
 
 HERE = Path(__file__).parent
 
-SEED = 20260815
+SEED = 1
 BANDS = ("g", "r", "i", "z", "y")
 PIXEL_SCALE = 0.2
 NY, NX = 57, 61
@@ -201,7 +201,7 @@ def make_truth() -> QTable:
     table["index"] = [np.nan if s.bulge else s.index for s in SOURCES]
     table["g1"] = [s.g[0] for s in SOURCES]
     table["g2"] = [s.g[1] for s in SOURCES]
-    table["radius_ratio"] = [s.bulge_radius / s.radius for s in SOURCES]
+    table["radius_ratio"] = [round(s.bulge_radius / s.radius, 6) for s in SOURCES]
     for name, text in {
         "x": "centre; the first pixel is centred on (0, 0)",
         "y": "centre; the first pixel is centred on (0, 0)",
@@ -222,7 +222,9 @@ def make_truth() -> QTable:
         "made by": "data/make_bundled_blend.py with GalSim",
         "seed": SEED,
         "licence": "BSD-3-Clause",
-        "sky residual, nJy a pixel": {b: round(float(s), 6) for b, s in zip(BANDS, sky, strict=True)},
+        "sky residual, nJy a pixel": {
+            b: round(float(s), 6) for b, s in zip(BANDS, sky, strict=True)
+        },
         "seeing, FWHM in arcsec": dict(zip(BANDS, SEEING, strict=True)),
     }
     return table

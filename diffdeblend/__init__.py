@@ -1,6 +1,8 @@
 """Differentiable modelling of astronomical images in JAX: sky, PSF and sources in one model.
 
-Names are loaded when they are first used, so that the command line answers at once.
+Names are loaded when they are first used, so that the command line answers at once. The two verbs
+share their names with their folders: `from diffdeblend.deblend import deblend` and
+`from diffdeblend.fit import fit`.
 """
 
 from importlib import import_module
@@ -22,10 +24,10 @@ _HOMES = {
         "Sersic",
         "Stack",
     ),
-    "deblend": ("Deblended", "deblend"),
+    "deblend": ("Deblended",),
     "detect": ("find_peaks",),
     "exposure": ("Exposure", "Header", "make_exposure"),
-    "fit": ("Fit", "FirstOrder", "LevenbergMarquardt", "ProximalGradient", "ShapePrior", "fit"),
+    "fit": ("Fit", "FirstOrder", "LevenbergMarquardt", "ProximalGradient", "ShapePrior"),
     "grid": ("FIT", "STANDARD", "Quality", "fine"),
     "io": ("load_scene", "read", "save_scene", "write_results"),
     "psf": (
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from diffdeblend.components import Sersic as Sersic
     from diffdeblend.components import Stack as Stack
     from diffdeblend.deblend import Deblended as Deblended
-    from diffdeblend.deblend import deblend as deblend
     from diffdeblend.detect import find_peaks as find_peaks
     from diffdeblend.exposure import Exposure as Exposure
     from diffdeblend.exposure import Header as Header
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from diffdeblend.fit import LevenbergMarquardt as LevenbergMarquardt
     from diffdeblend.fit import ProximalGradient as ProximalGradient
     from diffdeblend.fit import ShapePrior as ShapePrior
-    from diffdeblend.fit import fit as fit
     from diffdeblend.grid import FIT as FIT
     from diffdeblend.grid import STANDARD as STANDARD
     from diffdeblend.grid import Quality as Quality

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from diffdeblend.commands import run_deblend
 
         run_deblend(chosen, progress)
+        sys.stdout.flush()  # here, where a closed pipe is caught
     except KeyboardInterrupt:
         progress.say("diffdeblend: interrupted")
         return 130
@@ -241,7 +242,7 @@ def _add_deblend(commands: Any) -> None:
     add(
         "--cache",
         metavar="DIR",
-        help="keep compiled programs there: the next blend of a like size starts at once",
+        help="keep compiled programs there, so that the next blend of a like size starts sooner",
     )
     add("--debug", action="store_true", help="on an error, say where in the code it came from")
 

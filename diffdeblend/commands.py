@@ -34,8 +34,6 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
     """
     if chosen.cache is not None:
         _keep_programs(chosen.cache)
-    # Before minutes of work, not after.
-    make_directory(chosen.output)
     with progress.listening(), _warnings_in_a_line(progress):
         progress.begin("read")
         files = [Path(name) for name in chosen.input]
@@ -44,6 +42,8 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
             files = [bundled_blend()]
         exposure = read_exposure(files, chosen)
         positions, where = _positions(files, exposure, chosen)
+        # Whether results can be written is better known before the work than after.
+        make_directory(chosen.output)
         found = deblend(
             exposure,
             positions,

@@ -23,11 +23,13 @@ class Domain(Protocol):
     - `image`: whether the field is an image, whose many values only first-order methods fit.
     - `step`: the longest step that a second-order method takes in the mapped variable.
     - `width`: standard deviation of the weak default prior in the mapped variable.
+    - `wall`: distance from its centre at which that prior turns into a wall.
     """
 
     image: ClassVar[bool]
     step: float
     width: float
+    wall: float
 
     def to_real(self, value: Array) -> Array: ...
     def from_real(self, real: Array) -> Array: ...
@@ -40,6 +42,7 @@ class Real:
     image: ClassVar[bool] = False
     step: float = 2.0
     width: float = 1.0
+    wall: float = 1.5
 
     def to_real(self, value: Array) -> Array:
         return value
@@ -55,6 +58,7 @@ class Positive:
     image: ClassVar[bool] = False
     step: float = 0.7
     width: float = 0.8
+    wall: float = 2.0
 
     def to_real(self, value: Array) -> Array:
         # A start value of exactly zero must not become -inf.
@@ -73,6 +77,7 @@ class Interval:
     high: float
     step: float = 1.0
     width: float = 1.3
+    wall: float = 3.2
 
     def to_real(self, value: Array) -> Array:
         # At the very ends the logit is infinite; float32 reaches them at +-17.
@@ -91,6 +96,7 @@ class UnitDisk:
     limit: float = 0.92
     step: float = 0.6
     width: float = 0.6
+    wall: float = 1.5
 
     def to_real(self, value: Array) -> Array:
         inside = value / self.limit
@@ -108,6 +114,7 @@ class PositiveImage:
     image: ClassVar[bool] = True
     step: float = 0.7
     width: float = 10.0
+    wall: float = 100.0
     floor: float = 1e-9
 
     def to_real(self, value: Array) -> Array:

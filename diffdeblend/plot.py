@@ -82,7 +82,7 @@ def figure(deblended: "Deblended") -> "Figure":
     bar.outline.set_visible(False)  # type: ignore[operator]
     _mark_sources(upper[0], deblended)
 
-    window = (ny, nx) if n <= columns else _window(deblended, models, paint)
+    window = (float(ny), float(nx)) if n <= columns else _window(deblended, models, paint)
     for k, image in enumerate(models):
         row, column = divmod(k, columns)
         axes = panel(
@@ -238,7 +238,7 @@ def _columns(n: int) -> int:
     return max(3, -(-n // rows)) if n else 3
 
 
-def _show(axes: "Axes", image: np.ndarray, title: str, size: float, **settings: Any) -> None:
+def _show(axes: "Axes", image: np.ndarray, title: str, size: int, **settings: Any) -> None:
     axes.imshow(image, origin="lower", interpolation="nearest", aspect="auto", **settings)
     axes.set_title(title, fontsize=size, color=_INK, pad=4)
     axes.set_axis_off()

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 Interval = tuple[float, float]
 
@@ -15,10 +15,10 @@ _CLEAR = "\r\x1b[K"
 class Progress:
     """Stages one after another, a line each as they end. Loads nothing.
 
-    - `out`: where to show them; None for nowhere.
+    - `out`: stream of text to show them on; None for nowhere.
     """
 
-    def __init__(self, out: TextIO | None = None):
+    def __init__(self, out: Any = None):
         self._out = out
         self._stages: list[tuple[str, Interval]] = []
         self._current: tuple[str, float] | None = None

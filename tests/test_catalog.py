@@ -111,7 +111,8 @@ shears = st.tuples(st.floats(0.01, 0.9), st.floats(0.0, 2 * np.pi))
 def test_ellipse_in_pixels_is_that_of_the_shear(polar, radius):
     size, phase = polar
     g1, g2 = size * np.cos(phase), size * np.sin(phase)
-    r, ratio, angle = ellipse(np.array(radius), np.array(g1), np.array(g2), np.eye(2))
+    arrays = (np.array([value]) for value in (radius, g1, g2))
+    (r,), (ratio,), (angle,) = ellipse(*arrays, np.eye(2)[None])
     assert r == pytest.approx(radius)
     assert ratio == pytest.approx((1 - size) / (1 + size))
     difference = (angle - np.rad2deg(phase) / 2 + 90) % 180 - 90

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable, Table
-from example_result import make_deblended, tilted_wcs
+from example_result import FWHM, make_deblended, tilted_wcs
 
 import diffdeblend
 from diffdeblend import cli, commands
 from diffdeblend.cli import main, make_parser
 from diffdeblend.commands import read_exposure
 from diffdeblend.deblend import MODELS
+from diffdeblend.exposure import make_exposure
 from diffdeblend.io.fits import write_fits
 from diffdeblend.io.noise import VARIANCE_KINDS
 from diffdeblend.io.npz import write_npz
@@ -26,7 +27,7 @@ from diffdeblend.io.results import read_models, write_results
 from diffdeblend.io.scene import load_scene
 from diffdeblend.listing import listing, with_error
 from diffdeblend.progress import Progress, covered
-from diffdeblend.psf import KolmogorovPSF, PixelPSF
+from diffdeblend.psf import GaussianPSF, KolmogorovPSF, PixelPSF
 
 FILES = {
     "catalog.ecsv",
@@ -413,6 +414,63 @@ def test_warnings_are_one_line(archive, blend, monkeypatch, capsys):
     monkeypatch.setattr(commands, "deblend", deblend)
     assert main(["deblend", str(archive), "-o", str(archive.parent / "o")]) == 0
     assert "diffdeblend: warning: BUNIT is odd\n" in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away(archive, blend):
+    """As in `diffdeblend deblend | head -1`: no traceback."""
+    code = (
+        "import sys\n"
+        "from example_result import make_deblended, tilted_wcs\n"
+        "from diffdeblend import commands\n"
+        "found = make_deblended()\n"
+        "commands.deblend = lambda *_, **__: found\n"
+        "from diffdeblend.cli import main\n"
+        f"sys.exit(main(['deblend', {str(archive)!r}, '-o', {str(archive.parent / 'o')!r}]))\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            timeout=300,
+        )
+    finally:
+        os.close(writing)
+    assert ended.returncode == 141
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+# --- the real thing ----------------------------------------------------------------------------
+
+
+def test_from_a_file_to_a_catalogue(tmp_path, capsys):
+    """One point on a small stamp: the whole way, with the real deblending."""
+    truth = make_deblended(n_sources=2, bands=("r",), shape=(25, 31))
+    image = truth.models[1] + truth.background + truth.residual
+    exposure = make_exposure(image, 1.0, GaussianPSF(np.array([FWHM])), bands=("r",))
+    x, y = truth.sources.x[1], truth.sources.y[1]
+    write_npz(exposure, tmp_path / "point.npz", np.array([[x + 0.4, y - 0.3]]))
+    arguments = ["--model", "point", "-o", str(tmp_path / "o")]
+    assert main(["deblend", str(tmp_path / "point.npz"), *arguments]) == 0
+    assert "point" in capsys.readouterr().out
+    row = QTable.read(tmp_path / "o" / "catalog.fits")[0]
+    assert abs(row["x"].value - x) < 5 * row["x_err"].value
+    assert abs(row["y"].value - y) < 5 * row["y_err"].value
+    flux = truth.sources.flux[1, 0]
+    assert abs(row["flux_r"].value - flux) < 5 * row["flux_err_r"].value
+    scene, _ = load_scene(tmp_path / "o" / "scene.eqx")
+    assert float(scene.components()[0].x) == pytest.approx(row["x"].value, abs=1e-4)
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert 0.8 < summary["reduced_chi2"] < 1.2
+    assert summary["seconds"]["compile"] > 0
+    models = read_models(tmp_path / "o" / "models.fits")
+    assert models.sources.shape == (1, 1, 25, 31)
 
 
 # --- results -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_ma
 from diffdeblend.fit.objective import make_problem, model_image
 from diffdeblend.fit.prior import ShapePrior
 from diffdeblend.fit.unknowns import free_numbers, scene_of
-from diffdeblend.grid import FIT
+from diffdeblend.grid import FIT, Quality
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene, render_each
 
@@ -32,6 +32,7 @@ def choose_kinds(
     weight: Float[Array, "band y x"],
     psf: AbstractPSF,
     prior: ShapePrior,
+    quality: Quality = FIT,
 ) -> tuple[Int[np.ndarray, "source"], Scene]:
     """The kind of least BIC for each source, the others held, and a scene to start from.
 
@@ -40,7 +41,7 @@ def choose_kinds(
 
     Returns the kinds, padding included, and `scene` with each source as its best trial left it.
     """
-    values, trials = _trials(scene, data, weight, psf, prior)
+    values, trials = _trials(scene, data, weight, psf, prior, quality)
     # In units of the noise, so that all bands speak.
     noise = np.sqrt(np.asarray(jnp.mean(weight, axis=(1, 2))))
     flux = np.asarray(trials.flux).sum(axis=2) * noise
@@ -62,13 +63,18 @@ def choose_kinds(
 
 @eqx.filter_jit
 def _trials(
-    scene: Scene, data: Array, weight: Array, psf: AbstractPSF, prior: ShapePrior
+    scene: Scene,
+    data: Array,
+    weight: Array,
+    psf: AbstractPSF,
+    prior: ShapePrior,
+    quality: Quality,
 ) -> tuple[Float[Array, "source kind"], AnySource]:
     """Objective and fitted source for each source as each kind."""
     stack = scene.sources[0]
     shape = (data.shape[1], data.shape[2])
-    alone = render_each(scene, psf, shape, quality=FIT)[0]
-    problem = make_problem(data, weight, psf, free_numbers(scene, None), None, FIT)
+    alone = render_each(scene, psf, shape, quality=quality)[0]
+    problem = make_problem(data, weight, psf, free_numbers(scene, None), None, quality)
     left = data - model_image(scene, problem)
 
     def one(source: tuple[AnySource, Array, Array, Array, Array]) -> tuple[Array, AnySource]:
@@ -85,7 +91,7 @@ def _trials(
                 (left + own, free_numbers(trial, None), ShapePrior((centre[None],))),
                 is_leaf=lambda leaf: leaf is None,
             )
-            found = levenberg_marquardt(LevenbergMarquardt(max_steps=25), trial, task)
+            found = levenberg_marquardt(LevenbergMarquardt(max_steps=15, tolerance=0.5), trial, task)
             fitted = scene_of(found.unknowns, trial).sources[0].members
             return found.value, jax.tree.map(lambda leaf: leaf[0], fitted)
 

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from astropy.table import QTable
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 from scipy.ndimage import gaussian_filter
 
 from diffdeblend.background import (
@@ -24,19 +24,21 @@ from diffdeblend.deblend.measure import measure_sources
 from diffdeblend.deblend.refine import (
     DRAWN,
     asks_for_pixels,
+    draw,
     own_chi2,
+    padded,
     refine,
 )
 from diffdeblend.deblend.start import start_scene
 from diffdeblend.detect import find_peaks
 from diffdeblend.detect.peaks import sky_level
 from diffdeblend.exposure import Exposure
-from diffdeblend.fit import Fit, fit
+from diffdeblend.fit import Fit, LevenbergMarquardt, fit
 from diffdeblend.fit.prior import ShapePrior, shape_prior
-from diffdeblend.grid import make_grid
+from diffdeblend.fit.unknowns import Unknowns, free_numbers
 from diffdeblend.positions import check_positions
 from diffdeblend.psf import AbstractPSF
-from diffdeblend.scene import Scene, render_each
+from diffdeblend.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,15 @@ def deblend(
     lenient = with_model_error(exposure, model_error)
     prior = shape_prior(start)
     clock.stage("fit")
-    found = fit(start, lenient, prior=prior, free=None if chosen.index is None else _no_index)
+    found = fit(
+        start,
+        lenient,
+        prior=prior,
+        free=None if chosen.index is None else _no_index,
+        # A choice of models needs a rough fit only.
+        method=LevenbergMarquardt(max_steps=60, tolerance=1.0 if model == "auto" else 0.05),
+        quality=DRAWN,
+    )
     if model == "auto":
         clock.stage("choose")
         found = _choose(found, lenient, prior)
@@ -148,7 +158,16 @@ def deblend(
     wants = asks_for_pixels(chi2, count) if model == "auto" else np.ones(len(names), dtype=bool)
     if (model == "free_form" or (model == "auto" and free_form)) and wants.any():
         clock.stage("refine")
-        scene = refine(found.scene, data, weight, exposure.psf, wants)
+        # Real weights again, for those sources alone: the closer the start, the less is left.
+        closer = fit(
+            found.scene,
+            exposure,
+            prior=shape_prior(found.scene),
+            free=only(found.scene, wants),
+            method=LevenbergMarquardt(max_steps=20),
+            quality=DRAWN,
+        )
+        scene = refine(closer.scene, data, weight, exposure.psf, wants)
         models, sky, residual = _images(scene, data, weight, exposure.psf)
         refined = wants
         chi2, count = own_chi2(models, residual, np.asarray(weight))
@@ -198,19 +217,26 @@ class _Clock:
 
 def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
     """The fit with the model of least BIC for each source; never worse than the one given."""
-    for _ in range(2):
+    for _ in range(3):
         stack = found.scene.sources[0]
         before = np.asarray(_any_source(stack).kind)
         kinds, start = choose_kinds(
-            found.scene, exposure.data, exposure.weight, exposure.psf, prior
+            found.scene, exposure.data, exposure.weight, exposure.psf, prior, DRAWN
         )
         if (kinds == before)[np.asarray(stack.active)].all():
             break
-        again = fit(start, exposure, prior=prior)
+        again = fit(start, exposure, prior=prior, quality=DRAWN)
         if not _criterion(again, kinds) < _criterion(found, before):
             break
         found = again
     return found
+
+
+def only(scene: Scene, chosen: Bool[np.ndarray, "source"]) -> Unknowns:
+    """All numbers free but the shapes of sources that are not chosen."""
+    free = free_numbers(scene, None)
+    flags = padded(chosen, scene.sources[0].size).astype(scene.dx.dtype)
+    return eqx.tree_at(lambda f: f.shape, free, (free.shape[0] * flags[:, None],))
 
 
 def _criterion(found: Fit, kinds: np.ndarray) -> float:
@@ -256,24 +282,11 @@ def _background(word: str, exposure: Exposure) -> AbstractBackground | None:
     raise ValueError(f"`background` must be none, constant or linear; got {word!r}.")
 
 
-@eqx.filter_jit
-def _draw(
-    scene: Scene, data: Array, weight: Array, psf: AbstractPSF
-) -> tuple[tuple[Array, ...], Array, Array]:
-    shape = (data.shape[1], data.shape[2])
-    each = render_each(scene, psf, shape, quality=DRAWN)
-    sky = jnp.zeros_like(data)
-    if scene.background is not None:
-        sky = sky + scene.background(make_grid(shape, DRAWN))
-    left = data - sky - sum(jnp.sum(images, axis=0) for images in each)
-    return each, sky, jnp.where(weight > 0, left, 0)
-
-
 def _images(
     scene: Scene, data: Array, weight: Array, psf: AbstractPSF
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image of each source in the order given, the sky, and the residual."""
-    each, sky, left = _draw(scene, data, weight, psf)
+    each, sky, left = draw(scene, data, weight, psf)
     found: dict[int, np.ndarray] = {}
     for stack, images in zip(scene.sources, each, strict=True):
         for place in np.flatnonzero(np.asarray(stack.active)):

@@ -73,7 +73,7 @@ def fit(
     *,
     method: Method | optax.GradientTransformation | None = None,
     prior: Prior | None | _Default = DEFAULT,
-    free: Callable[[Scene], Any] | None = None,
+    free: Callable[[Scene], Any] | Unknowns | None = None,
     quality: Quality = FIT,
 ) -> Fit:
     """Fit a scene to an exposure, from the scene's values as start.
@@ -83,7 +83,8 @@ def fit(
     - `prior`: a function from a scene to a log-probability, None for none; by default the weak
         `ShapePrior` around the start.
     - `free`: picks the fields to vary, as in `free=lambda s: (s.sources[0].members.flux, s.dx)`;
-        by default all but the shifts of the bands.
+        by default all but the shifts of the bands. Or 0 and 1 for every number, as
+        `diffdeblend.fit.unknowns.free_numbers` gives them.
     - `quality`: how finely the scene is drawn in the fit.
 
     Compiles once for each padded shape and method. Errors come from the Gauss-Newton matrix with
@@ -103,7 +104,7 @@ def fit(
         exposure.data,
         exposure.weight,
         exposure.psf,
-        free_numbers(scene, free),
+        free if isinstance(free, Unknowns) else free_numbers(scene, free),
         actual,
         method,
         quality,

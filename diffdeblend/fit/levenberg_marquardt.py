@@ -34,8 +34,9 @@ class LevenbergMarquardt(eqx.Module):
     eliminated from each step (variable projection in Kaufman's form).
 
     - `max_steps`: most evaluations of objective, gradient and matrix.
-    - `tolerance`: stop when the predicted fall of chi2/2 is below this. Absolute: 0.005 is what
-        moving one parameter by a tenth of its standard deviation costs.
+    - `tolerance`: stop when a step lowered chi2/2 by less than this, and the next is predicted to
+        by less than four times this. Absolute: 0.05 is what moving one parameter by a third of its
+        standard deviation costs.
     - `exact`: make the matrix with the weight of every pixel; slower, for difficult blends.
 
     ??? cite
@@ -43,7 +44,7 @@ class LevenbergMarquardt(eqx.Module):
     """
 
     max_steps: int = eqx.field(static=True, default=60)
-    tolerance: float = eqx.field(static=True, default=0.005)
+    tolerance: float = eqx.field(static=True, default=0.05)
     exact: bool = eqx.field(static=True, default=False)
 
 
@@ -123,8 +124,8 @@ def levenberg_marquardt(
         # Sums of float32 are good to some 1e-6 of the objective.
         noise = 1e-6 * jnp.abs(value)
         better = jnp.isfinite(value) & (gain >= -noise)
-        small = jnp.isfinite(state.predicted) & (state.predicted < method.tolerance)
-        settled = jnp.isfinite(value) & small & (jnp.abs(gain) < 10 * method.tolerance + noise)
+        small = jnp.isfinite(state.predicted) & (state.predicted < 4 * method.tolerance)
+        settled = jnp.isfinite(value) & small & (jnp.abs(gain) < method.tolerance + noise)
         # Nielsen's rule: what was predicted against what came says how far to trust the matrix.
         predicted = jnp.maximum(state.predicted, noise + method.tolerance)
         ratio = jnp.where(state.step > 0, jnp.clip(gain / predicted, 0, 1), 0.5)

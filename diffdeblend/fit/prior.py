@@ -21,8 +21,8 @@ class ShapePrior(eqx.Module):
 
     Standard deviations: 1 pixel in position, 0.8 in ln(radius), 0.6 in each part of the mapped
     ellipticity, 1.3 in the logit of the index. Centres: the start of the fit; no ellipticity.
-    Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up to walls at 2.5
-    standard deviations.
+    Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up to walls: at 1.5
+    pixels in position and a factor of 7 in radius.
     """
 
     centre: tuple[Float[Array, "source parameter"], ...]
@@ -30,12 +30,15 @@ class ShapePrior(eqx.Module):
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         total = jnp.zeros((), dtype=scene.dx.dtype)
         for stack, centre in zip(scene.sources, self.centre, strict=True):
-            width = per_parameter(stack.member(0), "width").astype(centre.dtype)
-            pull = (jax.vmap(pack)(stack.members) - centre) / width
-            # Beyond 2.5 it becomes a wall: where the model cannot follow a bright neighbour, chi2
-            # would pay any price to have a faint source mend it.
-            beyond = jnp.maximum(jnp.abs(pull) - 2.5, 0)
-            cost = 0.5 * pull**2 + 1000 * beyond**2
+            width, wall = (
+                per_parameter(stack.member(0), name).astype(centre.dtype)
+                for name in ("width", "wall")
+            )
+            away = jax.vmap(pack)(stack.members) - centre
+            # Where the model cannot follow a bright neighbour, chi2 would pay any price to have a
+            # faint source mend it: hence the wall.
+            beyond = jnp.maximum(jnp.abs(away) - wall, 0) / width
+            cost = 0.5 * (away / width) ** 2 + 1000 * beyond**2
             total = total - jnp.sum(stack.active[:, None] * cost)
         return total
 

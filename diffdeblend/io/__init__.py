@@ -15,6 +15,10 @@ from diffdeblend.io.npz import read_npz as read_npz
 from diffdeblend.io.npz import read_npz_positions as read_npz_positions
 from diffdeblend.io.npz import write_npz as write_npz
 from diffdeblend.io.positions import read_positions as read_positions
+from diffdeblend.io.results import read_models as read_models
+from diffdeblend.io.results import write_results as write_results
+from diffdeblend.io.scene import load_scene as load_scene
+from diffdeblend.io.scene import save_scene as save_scene
 from diffdeblend.positions import check_positions as check_positions
 
 _FITS = (".fits", ".fit", ".fts", ".fz", ".gz")

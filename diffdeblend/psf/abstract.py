@@ -1,7 +1,6 @@
 """What every PSF must do, and how its wings are kept from wrapping around."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,9 +16,6 @@ class AbstractPSF(eqx.Module):
     To add a PSF: subclass, declare its parameters, write `fourier`.
     """
 
-    # Whether the light ends within a stamp, so that nothing can wrap around.
-    bounded: ClassVar[bool] = False
-
     @property
     @abstractmethod
     def n_bands(self) -> int:
@@ -31,6 +27,10 @@ class AbstractPSF(eqx.Module):
 
         The centre is at the origin.
         """
+
+    def ends_within(self, grid: Grid) -> bool:
+        """Whether all light is closer than half a period, so that nothing can wrap around."""
+        return False
 
     def at(self, x: Float[Array, ""], y: Float[Array, ""]) -> "AbstractPSF":
         """The PSF at a place of the image, in pixels; the same everywhere unless overridden."""
@@ -48,7 +48,7 @@ def transfer(psf: AbstractPSF, grid: Grid, quality: Quality) -> Pair:
     With `quality.corrections` the PSF is cut in real space to the box of one period around its
     centre, so that its wings do not come back on the other side of the stamp.
     """
-    if not quality.corrections or psf.bounded:
+    if not quality.corrections or psf.ends_within(grid):
         return psf.fourier(grid.modes)
     # Four periods are wide enough that what wraps around there is below 1e-6 of the light.
     steps_y = _samples(grid.period_y, grid.modes_y)

@@ -41,7 +41,7 @@ class Settings:
     - `model`, `background`: arguments of `deblend`.
     - `steps`, `tolerance`, `star`: of scarlet2, from the first-steps guide of its version 0.5.1,
         where source 0 is known to be a star.
-    - `held_out`: share of positions that are hidden in all bands; `seeds`: of the choice.
+    - `held_out`: share of the pixels that are hidden from the fit; `seeds`: of the choice.
     - `probes`: how many times noise is added to measure the effective number of parameters, and
         `push`: its size in sigma.
     """
@@ -170,8 +170,8 @@ def work(name: str, path: Path, output: Path, began: float, settings: Settings) 
 
 
 def hide(variance: np.ndarray, settings: Settings, seed: int) -> np.ndarray:
-    """Infinite variance at some positions, the same in all bands: no band tells of another."""
-    hidden = np.random.default_rng(seed).random(variance.shape[1:]) < settings.held_out
+    """The variance, infinite in some pixels of each band."""
+    hidden = np.random.default_rng(seed).random(variance.shape) < settings.held_out
     return np.where(hidden, np.inf, variance).astype(variance.dtype)
 
 
@@ -290,51 +290,40 @@ def circumstances(results: list[dict], path: Path, load: float) -> str:
                 f"parametric fit only); sources: {', '.join(r['models'])}."
             )
         if "n_free" in r:
-            line += f" {r['n_free']} free numbers; chi2 / pixel {r['initial_chi2']:.0f} at its start."
+            line += (
+                f" {r['n_free']} free numbers; chi2 / pixel {r['initial_chi2']:.0f} at its start."
+            )
         lines.append(line)
     return "\n".join(lines)
 
 
 def draw(results: list[dict], path: Path, output: Path) -> None:
     """Data, models and what they leave."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from astropy.visualization import make_lupton_rgb
+    from diffdeblend.plot import Painter, residual_significance
 
     with np.load(path) as file:
         images, variance = (file[key].astype(float) for key in ("images", "variance"))
-        names = [str(f) for f in file["filters"]]
-    bands = [names.index(b) for b in "irg"]
-    noise = np.sqrt(np.median(variance[bands], axis=(1, 2)))
-
-    def colour(image: np.ndarray) -> np.ndarray:
-        # Equal noise in the three colours, so that the sky is grey.
-        scaled = image[bands] / noise[:, None, None]
-        return make_lupton_rgb(*scaled, minimum=-1, stretch=25, Q=8)
-
+        bands = [str(f) for f in file["filters"]]
+    good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
     shown = [r for r in results if "absent" not in r]
-    figure, axes = plt.subplots(
-        2, 1 + len(shown), figsize=(2.9 * (1 + len(shown)), 6.6), layout="constrained"
-    )
-    axes[0, 0].imshow(colour(images), origin="lower")
-    axes[0, 0].set_title("data (i, r, g)")
-    axes[1, 0].axis("off")
-    left = None
+    # One scale of colours for all, set by the first model.
+    paint = Painter(bands, variance, good, shown[0]["model"][None])
+    page = Figure(figsize=(2.9 * (1 + len(shown)), 6.8), layout="constrained")
+    axes = page.subplots(2, 1 + len(shown))
+    axes[0, 0].imshow(paint(images, good), origin="lower")
+    axes[0, 0].set_title(f"data ({paint.legend})")
     for column, r in enumerate(shown, start=1):
-        axes[0, column].imshow(colour(r["model"]), origin="lower")
+        axes[0, column].imshow(paint(r["model"]), origin="lower")
         axes[0, column].set_title(r["name"])
-        # All bands in one: of unit variance where the model is right.
-        sigma = np.sum((images - r["model"]) / np.sqrt(variance), axis=0) / np.sqrt(len(images))
-        left = axes[1, column].imshow(sigma, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
-        axes[1, column].set_title(f"chi2 / pixel {r['chi2']:.3f}")
-    if left is not None:
-        figure.colorbar(left, ax=axes[1, :], label="residual, all bands, in sigma")
+        left = residual_significance(images - r["model"], variance, good)
+        picture = axes[1, column].imshow(left, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
+        axes[1, column].set_title(f"residual, chi2 / pixel {r['chi2']:.3f}")
+        page.colorbar(picture, ax=axes[1, column], label="sigma, all bands", location="bottom")
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.savefig(output, dpi=110)
+        axis.set_axis_off()
+    page.savefig(output, dpi=110)
 
 
 def write(text: str, readme: Path) -> None:

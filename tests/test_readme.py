@@ -1,0 +1,58 @@
+"""What the README says to type and to run is right."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from diffdeblend.cli import make_parser
+
+ROOT = Path(__file__).parents[1]
+FIRST_LOOK = (
+    "python3 -m venv .venv && .venv/bin/pip install -q -e '.[plot]' && "
+    ".venv/bin/diffdeblend deblend"
+)
+
+
+@pytest.fixture(scope="module")
+def readme():
+    return (ROOT / "README.md").read_text()
+
+
+def blocks(text, language):
+    """The code blocks of a language, without their fences."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_first_look_is_there(readme):
+    assert FIRST_LOOK in readme.splitlines()
+
+
+def test_commands_of_ci_are_there(readme):
+    commands = re.findall(r'^run "(.+)"$', (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    assert len(commands) == 4
+    assert set(commands) <= set(readme.splitlines())
+
+
+def test_shown_commands_are_understood(readme):
+    shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
+    found = re.findall(r"(?:^|[\s/])diffdeblend ((?:deblend|-).*)$", shown, flags=re.MULTILINE)
+    assert found
+    for arguments in found:
+        try:
+            make_parser().parse_args(shlex.split(arguments, comments=True))
+        except SystemExit as end:  # 0 after --version and --help, 2 for what it does not know
+            assert end.code == 0, arguments
+
+
+def test_python_runs(readme, tmp_path, monkeypatch):
+    """As one programme from top to bottom, beside the project's data."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    found = blocks(readme, "python")
+    assert found
+    names = {"__name__": "readme"}
+    for number, block in enumerate(found, start=1):
+        exec(compile(block, f"README.md, block {number} of Python", "exec"), names)
