@@ -39,11 +39,9 @@ def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(r"(?:^|[\s/])diffdeblend ((?:deblend|-).*)$", shown, flags=re.MULTILINE)
     assert found
-    for arguments in found:
-        try:
-            make_parser().parse_args(shlex.split(arguments, comments=True))
-        except SystemExit as end:  # 0 after --version and --help, 2 for what it does not know
-            assert end.code == 0, arguments
+    # These say something and end; any other end is an option that the parser does not know.
+    for arguments in (line for line in found if line.split()[-1] not in ("--version", "--help")):
+        make_parser().parse_args(shlex.split(arguments, comments=True))
 
 
 def test_python_runs(readme, tmp_path, monkeypatch):

@@ -30,15 +30,14 @@ from diffdeblend.psf import (
 from diffdeblend.scene import Scene, render
 
 FINE = fine()
-# GalSim's default accuracy of a Sersic profile in Fourier space is 3e-5 at n = 0.5: ten times the
-# errors that are measured here.
+# GalSim's own Sersic profiles in Fourier space are good to 1e-5 by default.
 REFERENCE = galsim.GSParams(
     minimum_fft_size=2048,
     maximum_fft_size=32768,
     maxk_threshold=1e-6,
-    kvalue_accuracy=1e-8,
-    integration_relerr=1e-8,
-    integration_abserr=1e-10,
+    kvalue_accuracy=1e-7,
+    integration_relerr=1e-7,
+    integration_abserr=1e-9,
 )
 # For stamps of some 40 pixels: a smaller transform is as wide compared with them.
 SMALL = REFERENCE.withParams(minimum_fft_size=1024)
@@ -60,9 +59,15 @@ def by_galsim(profile, psf, shape, x, y, params=REFERENCE):
     return image.array
 
 
-@partial(jax.jit, static_argnames=("shape", "quality"))
+# Code that runs once need not be made fast: half of the time of these tests was that.
+@partial(
+    jax.jit,
+    static_argnames=("shape", "quality"),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 def drawn(scene, psf, shape, quality):
     return render(scene, psf, shape, quality=quality)
+
 
 # Promised are 1.5e-5 and 2e-4 of the peak, and 1e-3 of the flux.
 LIMITS = [(FINE, 5e-6, 3e-4), (STANDARD, 5e-5, 1e-3)]
@@ -97,7 +102,11 @@ def errors(galaxies, quality):
 
 @cache
 def reference(index, radius, g1, g2, x, y):
-    profile = galsim.Sersic(n=index, half_light_radius=radius).shear(g1=g1, g2=g2)
+    profile = galsim.Sersic(n=index, half_light_radius=radius)
+    if index == 0.5:
+        # Its Sersic profile is 3e-5 of the peak off its own Gaussian.
+        profile = galsim.Gaussian(half_light_radius=radius)
+    profile = profile.shear(g1=g1, g2=g2)
     return by_galsim(profile, galsim.Kolmogorov(fwhm=SEEING / PIXEL), (120, 120), x, y)
 
 
@@ -125,27 +134,31 @@ def test_sersic_in_a_survey_stamp_everywhere(index, quality, limit, flux_limit, 
     assert worst_flux < flux_limit
 
 
-@pytest.mark.parametrize("shear", [0.0, 0.54])
-@pytest.mark.parametrize("index", INDICES)
-def test_compact_sources_at_the_quality_of_fits(index, shear):
-    shape, (x, y) = (60, 60), (29.8, 28.9)
-    for radius in (0.75, 2.0):
-        scene = Scene([Sersic([1.0], x, y, radius, index, [shear, 0.0])])
-        image = drawn(scene, KolmogorovPSF([3.5]), shape, FIT)[0]
-        profile = galsim.Sersic(n=index, half_light_radius=radius).shear(g1=shear, g2=0)
-        wanted = by_galsim(profile, galsim.Kolmogorov(fwhm=3.5), shape, x, y)
-        print("FIT", index, shear, radius, np.linalg.norm(image - wanted) / np.linalg.norm(wanted))
+# Without corrections the wings of a spheroid come back around the period.
+@pytest.mark.parametrize(
+    ("index", "radius", "limit"),
+    [(0.5, 0.75, 1e-3), (1.0, 2.0, 1e-3), (2.0, 2.0, 1e-3), (4.0, 0.75, 1e-3), (6.0, 2.0, 1e-2)],
+)
+def test_compact_sources_at_the_quality_of_fits(index, radius, limit):
+    shape, (x, y), shear = (60, 60), (29.8, 28.9), 0.54
+    scene = Scene([Sersic([1.0], x, y, radius, index, [shear, 0.0])])
+    image = drawn(scene, KolmogorovPSF([3.5]), shape, FIT)[0]
+    profile = galsim.Sersic(n=index, half_light_radius=radius).shear(g1=shear, g2=0)
+    wanted = by_galsim(profile, galsim.Kolmogorov(fwhm=3.5), shape, x, y, SMALL)
+    assert np.linalg.norm(image - wanted) < limit * np.linalg.norm(wanted)
 
 
 # Every component, off the symmetric point: wide stamp, unequal bands, x and y apart, near an edge.
 
 SHAPE = (31, 44)
 PLACES = {"inside": (13.3, 17.6), "near a corner": (41.7, 1.2)}
-FWHM = (2.9, 4.1)
+FWHM = (3.5, 4.4)
 FLUX = np.array([3.0, -1.5])
 RADIUS, RATIO, SHEAR = 3.1, 0.45, np.array([-0.2, 0.35])
 PART_FLUX = np.array([[1.0, 2.0], [2.5, 0.7], [-0.3, 0.4], [0.6, 3.0]])
-MORPHOLOGY = np.array([[0.1, 0.3, 0.0], [0.5, 2.0, 0.2], [0.4, 0.8, 0.9], [0, 0.7, 0.1], [0.2, 0, 0]])
+MORPHOLOGY = np.array(
+    [[0.1, 0.3, 0.0], [0.5, 2.0, 0.2], [0.4, 0.8, 0.9], [0.0, 0.7, 0.1], [0.2, 0.0, 0.0]]
+)
 
 
 def sheared(profile):
@@ -222,7 +235,99 @@ def component_by_galsim(name, x, y):
 def test_component(name, place):
     x, y = PLACES[place]
     wanted = component_by_galsim(name, x, y)
-    for quality in (FINE, STANDARD, FIT):
+    for quality, limit in ((FINE, 1.5e-5), (STANDARD, 2e-4)):
         image = drawn(Scene([COMPONENTS[name][0](x, y)]), KolmogorovPSF(FWHM), SHAPE, quality)
-        for b in range(2):
-            print(name, place, quality.padding, b, np.abs(image[b] - wanted[b]).max()/ np.abs(wanted[b]).max(), np.linalg.norm(image[b] - wanted[b])/ np.linalg.norm(wanted[b]))
+        for ours, theirs in zip(image, wanted, strict=True):
+            # A source in a corner is only half a period from its copy.
+            allowed = limit * (1 if place == "inside" else 5)
+            assert np.abs(ours - theirs).max() < allowed * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", [n for n in COMPONENTS if n not in ("point", "pixels")])
+def test_wings_are_the_profile_in_real_space(name):
+    make, profiles = COMPONENTS[name]
+    random = np.random.default_rng(6)
+    angle, distance = random.uniform(0, 6.28, 9), np.linspace(4, 60, 9)
+    x, y = 12.3 + distance * np.cos(angle), 20.6 + distance * np.sin(angle)
+    wings = np.asarray(make(12.3, 20.6).wings(jnp.asarray(x), jnp.asarray(y)))
+    for part, profile in zip(wings.reshape(len(profiles), -1), profiles, strict=True):
+        wanted = [profile.xValue(dx, dy) for dx, dy in zip(x - 12.3, y - 20.6, strict=True)]
+        np.testing.assert_allclose(part, wanted, rtol=2e-4, atol=1e-9)
+
+
+# Every PSF, with a disc off the middle and a star near the edge.
+
+
+def mixture_by_galsim(sigma, weight):
+    weight = np.asarray(weight) / np.sum(weight)
+    return galsim.Sum([w * galsim.Gaussian(sigma=s) for s, w in zip(sigma, weight, strict=True)])
+
+
+SIGMA, WEIGHT = np.array([[1.5, 2.9], [1.8, 4.1]]), np.array([[2.0, 1.0], [0.4, 0.3]])
+PSFS = {
+    "gaussian": (GaussianPSF(FWHM), [galsim.Gaussian(fwhm=f) for f in FWHM]),
+    "mixture": (
+        GaussianMixturePSF(SIGMA, WEIGHT),
+        [mixture_by_galsim(*of_band) for of_band in zip(SIGMA, WEIGHT, strict=True)],
+    ),
+    "moffat": (
+        MoffatPSF(FWHM, [2.5, 4.0]),
+        [galsim.Moffat(beta=b, fwhm=f) for b, f in zip([2.5, 4.0], FWHM, strict=True)],
+    ),
+    "kolmogorov": (KolmogorovPSF(FWHM), [galsim.Kolmogorov(fwhm=f) for f in FWHM]),
+}
+
+
+@cache
+def disc_and_star_by_galsim(name):
+    disc = sheared(galsim.Exponential(half_light_radius=RADIUS)).shift(-11.2, 6.3)
+    scene = galsim.Sum([disc, 0.2 * galsim.DeltaFunction().shift(18.3, -13.6)])
+    middle = (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
+    return np.stack([by_galsim(scene, psf, SHAPE, *middle, SMALL) for psf in PSFS[name][1]])
+
+
+def disc_and_star():
+    ones = np.ones(2)
+    x, y = (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
+    return Scene(
+        [
+            Exponential(ones, x - 11.2, y + 6.3, RADIUS, SHEAR),
+            PointSource(0.2 * ones, x + 18.3, y - 13.6),
+        ]
+    )
+
+
+# At 3.5 pixels a Moffat profile of beta 2.5 has power beyond Nyquist, which `STANDARD` leaves out.
+@pytest.mark.parametrize(("quality", "limit"), [(FINE, 1.5e-5), (STANDARD, 4e-4)])
+@pytest.mark.parametrize("name", PSFS)
+def test_psf(name, quality, limit):
+    wanted = disc_and_star_by_galsim(name)
+    image = drawn(disc_and_star(), PSFS[name][0], SHAPE, quality)
+    for ours, theirs in zip(image, wanted, strict=True):
+        assert np.abs(ours - theirs).max() < limit * theirs.max()
+
+
+@pytest.mark.parametrize("quality", [FINE, STANDARD])
+def test_psf_of_pixels(quality):
+    # Larger than the stamp, and more so than the period: its wings must not come back either.
+    images = [
+        galsim.Kolmogorov(fwhm=f).drawImage(nx=141, ny=121, scale=1, dtype=float).array
+        for f in FWHM
+    ]
+    wanted = disc_and_star_by_galsim("kolmogorov")
+    image = drawn(disc_and_star(), PixelPSF(images), SHAPE, quality)
+    for ours, theirs, psf in zip(image, wanted, images, strict=True):
+        # Little light is beyond the PSF's image, and its power beyond Nyquist is folded.
+        assert np.abs(ours * psf.sum() - theirs).max() < 1e-4 * theirs.max()
+
+
+@pytest.mark.parametrize("quality", [FINE, STANDARD])
+def test_a_star_between_pixels_is_the_psf_between_pixels(quality):
+    y, x = np.mgrid[-7:8, -6:7]
+    psf = np.exp(-0.5 * ((x - 0.3) ** 2 + (y + 0.2) ** 2 + 0.4 * x * y) / 1.6**2)
+    psf /= psf.sum()
+    star_x, star_y = 30.5, 8.3
+    from_x = np.sinc(np.arange(SHAPE[1])[:, None] - star_x - np.arange(-6, 7))
+    from_y = np.sinc(np.arange(SHAPE[0])[:, None] - star_y - np.arange(-7, 8))
+    image = drawn(Scene([PointSource([1.0], star_x, star_y)]), PixelPSF(psf[None]), SHAPE, quality)
+    np.testing.assert_allclose(image[0], from_y @ psf @ from_x.T, atol=5e-5 * psf.max())

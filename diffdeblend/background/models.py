@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffdeblend.fourier import EXACT
 from diffdeblend.grid import Grid
 from diffdeblend.parameters import as_float
 
@@ -28,7 +29,7 @@ class AbstractBackground(eqx.Module):
 
     def __call__(self, grid: Grid) -> Float[Array, "band y x"]:
         """The sky on the pixels of a stamp, in the unit of the exposure."""
-        return jnp.einsum("bn,nyx->byx", self.coefficients, self.basis(grid))
+        return jnp.einsum("bn,nyx->byx", self.coefficients, self.basis(grid), precision=EXACT)
 
 
 class ConstantBackground(AbstractBackground):

@@ -1,6 +1,7 @@
 """Gaussian profiles, alone and as mixtures with free weights."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -48,8 +49,8 @@ class Gaussian(AbstractComponent):
         return place(jnp.exp(-0.5 * SIGMA_PER_RADIUS**2 * q_squared), modes, self.x, self.y)
 
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "*p"]:
-        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity) / self.radius**2
-        return jnp.exp(-distance * np.log(2)) * (np.log(2) / np.pi) / self.radius**2
+        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity)
+        return _wings(distance, self.radius)
 
 
 class MultiGaussian(AbstractComponent):
@@ -87,6 +88,13 @@ class MultiGaussian(AbstractComponent):
         return place(profile, modes, self.x, self.y)
 
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "part *p"]:
-        radius = (self.radius * self.scales).reshape(-1, *[1] * x.ndim)
-        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity) / radius**2
-        return jnp.exp(-distance * np.log(2)) * (np.log(2) / np.pi) / radius**2
+        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity)
+        return jax.vmap(lambda radius: _wings(distance, radius))(self.radius * self.scales)
+
+
+def _wings(distance_squared: Float[Array, "*p"], radius: Float[Array, ""]) -> Float[Array, "*p"]:
+    """Surface brightness of a Gaussian of unit flux, per square pixel."""
+    # A radius of zero is a star, which has no wings.
+    safe_squared = jnp.maximum(radius, 1e-3) ** 2
+    density = np.log(2) / (np.pi * safe_squared)
+    return density * jnp.exp(-np.log(2) * distance_squared / safe_squared)

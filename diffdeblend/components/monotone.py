@@ -5,9 +5,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def make_symmetric(image: Float[Array, "h w"]) -> Float[Array, "h w"]:
+def make_symmetric(image: Float[Array, "*part h w"]) -> Float[Array, "*part h w"]:
     """The nearest image that is the same at opposite points about its middle."""
-    return 0.5 * (image + image[::-1, ::-1])
+    return 0.5 * (image + image[..., ::-1, ::-1])
 
 
 def make_monotone(image: Float[Array, "h w"]) -> Float[Array, "h w"]:

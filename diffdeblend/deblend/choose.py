@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffdeblend.components import AnySource, Kind, Stack, any_stack
+from diffdeblend.fit import Fit
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_marquardt
 from diffdeblend.fit.objective import make_problem, model_image
 from diffdeblend.fit.prior import ShapePrior
@@ -26,22 +27,50 @@ def n_parameters(kind: Kind, n_bands: int) -> int:
     }[kind]
 
 
+def worth_trying(found: Fit) -> Bool[np.ndarray, "source kind"]:
+    """Which kinds can win at all, given a fit with one stack of `AnySource`.
+
+    More parameters have to buy more than their price in BIC, which a faint source cannot pay: a
+    model that is wrong by a seventh of the light costs (snr / 7)^2 in chi2. What is seen to be wide
+    is no point.
+    """
+    stack = found.scene.sources[0]
+    size = stack.size
+    flux = np.asarray(stack.members.flux, float).reshape(size, -1, found.scene.n_bands).sum(axis=1)
+    sigma = np.asarray(found.flux_error, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = np.sqrt(np.nansum(np.where(sigma > 0, flux / sigma, 0) ** 2, axis=1))
+    members = stack.members
+    assert isinstance(members, AnySource)
+    narrow = (np.asarray(members.radius) < 1.5) | (np.asarray(members.kind) == Kind.POINT)
+    tried = np.ones((size, len(Kind)), dtype=bool)
+    tried[:, Kind.POINT] = narrow
+    n_bands, used = found.scene.n_bands, max(int(found.n_pixels.sum()), 2)
+    for kind in (Kind.BULGE_DISC, Kind.MULTI_GAUSSIAN):
+        extra = n_parameters(kind, n_bands) - n_parameters(Kind.SERSIC, n_bands)
+        tried[:, kind] = (snr / 7) ** 2 > extra * np.log(used)
+    tried[np.arange(size), np.asarray(members.kind)] = True
+    return tried
+
+
 def choose_kinds(
     scene: Scene,
     data: Float[Array, "band y x"],
     weight: Float[Array, "band y x"],
     psf: AbstractPSF,
     prior: ShapePrior,
+    tried: Bool[np.ndarray, "source kind"],
     quality: Quality = FIT,
 ) -> tuple[Int[np.ndarray, "source"], Scene]:
     """The kind of least BIC for each source, the others held, and a scene to start from.
 
     Every source is fitted alone, as each of the four kinds, to the data minus all other sources,
-    in one program. `scene` holds one stack of `AnySource`, already fitted under `prior`.
+    in one program. `scene` holds one stack of `AnySource`, already fitted under `prior`; `tried`
+    says which kinds to try for each place, see `worth_trying`.
 
     Returns the kinds, padding included, and `scene` with each source as its best trial left it.
     """
-    values, trials = _trials(scene, data, weight, psf, prior, quality)
+    values, trials = _trials(scene, data, weight, psf, prior, jnp.asarray(tried), quality)
     # In units of the noise, so that all bands speak.
     noise = np.sqrt(np.asarray(jnp.mean(weight, axis=(1, 2))))
     flux = np.asarray(trials.flux).sum(axis=2) * noise
@@ -51,7 +80,7 @@ def choose_kinds(
     used = max(int(jnp.sum(weight > 0)), 2)
     cost = np.array([n_parameters(kind, n_bands) for kind in Kind]) * np.log(used)
     criterion = 2 * np.asarray(values, dtype=float) + cost
-    criterion = np.where(np.isfinite(criterion), criterion, np.inf)
+    criterion = np.where(np.isfinite(criterion) & tried, criterion, np.inf)
     criterion = np.where(negative & ~negative.all(axis=1, keepdims=True), np.inf, criterion)
     best = np.argmin(criterion, axis=1)
     stack = scene.sources[0]
@@ -68,6 +97,7 @@ def _trials(
     weight: Array,
     psf: AbstractPSF,
     prior: ShapePrior,
+    tried: Array,
     quality: Quality,
 ) -> tuple[Float[Array, "source kind"], AnySource]:
     """Objective and fitted source for each source as each kind."""
@@ -77,13 +107,17 @@ def _trials(
     problem = make_problem(data, weight, psf, free_numbers(scene, None), None, quality)
     left = data - model_image(scene, problem)
 
-    def one(source: tuple[AnySource, Array, Array, Array, Array]) -> tuple[Array, AnySource]:
-        member, active, rank, own, centre = source
+    def one(
+        source: tuple[AnySource, Array, Array, Array, Array, Array],
+    ) -> tuple[Array, AnySource]:
+        member, active, rank, own, centre, wanted = source
 
         def as_kind(kind: Array) -> tuple[Array, AnySource]:
+            # A trial without an active source ends at once.
+            present = (active & wanted[kind])[None]
             members = jax.tree.map(lambda leaf: leaf[None], _as_kind(member, kind))
             trial = Scene(
-                [Stack(members, active[None], rank[None])], dx=scene.dx, dy=scene.dy
+                [Stack(members, present, rank[None])], dx=scene.dx, dy=scene.dy
             )
             task = eqx.tree_at(
                 lambda p: (p.data, p.free, p.prior),
@@ -97,7 +131,7 @@ def _trials(
 
         return jax.lax.map(as_kind, jnp.arange(len(Kind)))
 
-    return jax.lax.map(one, (stack.members, stack.active, stack.rank, alone, prior.centre[0]))
+    return jax.lax.map(one, (stack.members, stack.active, stack.rank, alone, prior.centre[0], tried))
 
 
 def _as_kind(member: AnySource, kind: Array) -> AnySource:

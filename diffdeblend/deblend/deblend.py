@@ -19,8 +19,8 @@ from diffdeblend.background import (
 )
 from diffdeblend.components import AnySource, Kind, Stack
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
-from diffdeblend.deblend.choose import choose_kinds, n_parameters
-from diffdeblend.deblend.measure import measure_sources
+from diffdeblend.deblend.choose import choose_kinds, n_parameters, worth_trying
+from diffdeblend.deblend.measure import measure_sources, signal_to_noise
 from diffdeblend.deblend.refine import (
     DRAWN,
     asks_for_pixels,
@@ -144,7 +144,7 @@ def deblend(
         prior=prior,
         free=None if chosen.index is None else _no_index,
         # A choice of models needs a rough fit only.
-        method=LevenbergMarquardt(max_steps=60, tolerance=1.0 if model == "auto" else 0.05),
+        method=LevenbergMarquardt(tolerance=1.0 if model == "auto" else 0.05),
         quality=DRAWN,
     )
     if model == "auto":
@@ -155,7 +155,9 @@ def deblend(
     names = _names(found.scene, chosen, model)
     chi2, count = own_chi2(models, residual, np.asarray(weight))
     scene, refined = found.scene, np.zeros(len(names), dtype=bool)
-    wants = asks_for_pixels(chi2, count) if model == "auto" else np.ones(len(names), dtype=bool)
+    wants = np.ones(len(names), dtype=bool)
+    if model == "auto":
+        wants = asks_for_pixels(chi2, count, signal_to_noise(models, np.asarray(weight)))
     if (model == "free_form" or (model == "auto" and free_form)) and wants.any():
         clock.stage("refine")
         # Real weights again, for those sources alone: the closer the start, the less is left.
@@ -164,7 +166,7 @@ def deblend(
             exposure,
             prior=shape_prior(found.scene),
             free=only(found.scene, wants),
-            method=LevenbergMarquardt(max_steps=20),
+            method=LevenbergMarquardt(tolerance=1.0),
             quality=DRAWN,
         )
         scene = refine(closer.scene, data, weight, exposure.psf, wants)
@@ -217,11 +219,17 @@ class _Clock:
 
 def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
     """The fit with the model of least BIC for each source; never worse than the one given."""
-    for _ in range(3):
+    for _ in range(2):
         stack = found.scene.sources[0]
         before = np.asarray(_any_source(stack).kind)
         kinds, start = choose_kinds(
-            found.scene, exposure.data, exposure.weight, exposure.psf, prior, DRAWN
+            found.scene,
+            exposure.data,
+            exposure.weight,
+            exposure.psf,
+            prior,
+            worth_trying(found),
+            DRAWN,
         )
         if (kinds == before)[np.asarray(stack.active)].all():
             break

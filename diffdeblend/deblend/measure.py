@@ -52,7 +52,7 @@ def measure_sources(
     )
     flux_err = np.asarray(found.flux_error, float)[active]
     weight = np.asarray(exposure.weight, float)
-    snr = np.sqrt(np.sum(weight * models**2, axis=(1, 2, 3)))
+    snr = signal_to_noise(models, weight)
     n_free = np.array([n_parameters(k, exposure.n_bands) for k in kinds])
     flags = np.zeros(len(kinds), dtype=int)
 
@@ -89,6 +89,13 @@ def measure_sources(
         n_parameters=n_free,
         snr=snr,
     )
+
+
+def signal_to_noise(
+    models: Float[np.ndarray, "source band y x"], weight: Float[np.ndarray, "band y x"]
+) -> Float[np.ndarray, "source"]:
+    """Signal-to-noise ratio of each source's light, all bands together, were it alone."""
+    return np.sqrt(np.sum(weight * models**2, axis=(1, 2, 3)))
 
 
 def _shapes(

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from diffdeblend.components import Pixels, Stack, to_pixels
 from diffdeblend.fit.objective import make_problem
@@ -14,7 +14,7 @@ from diffdeblend.grid import Quality, make_grid
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene, render_each
 
-REFINE = ProximalGradient(max_steps=100, rounds=4, freedom=1.0)
+REFINE = ProximalGradient(max_steps=100, rounds=4, freedom=2.0)
 # Residuals of a bright source need all modes: the cut of `FIT` alone leaves 1e-3 of its peak.
 DRAWN = Quality(padding=1.2, cut=1.0, corrections=False)
 
@@ -48,12 +48,18 @@ def own_chi2(
 
 
 def asks_for_pixels(
-    chi2: Float[np.ndarray, "source"], count: np.ndarray
+    chi2: Float[np.ndarray, "source"],
+    count: Int[np.ndarray, "source"],
+    snr: Float[np.ndarray, "source"],
 ) -> Bool[np.ndarray, "source"]:
-    """Whether residuals are larger than noise explains: by a twentieth and by 4 sigma."""
+    """Whether residuals are larger than noise explains: by a twentieth and by 4 sigma.
+
+    Not for faint sources (`snr` below 20): what is wrong in their pixels is rather a neighbour, or
+    a source that nobody has listed.
+    """
     safe = np.maximum(count, 1)
     excess = chi2 / safe - 1
-    return (count > 0) & (excess > 0.05) & (excess > 4 * np.sqrt(2 / safe))
+    return (snr > 20) & (count > 0) & (excess > 0.05) & (excess > 4 * np.sqrt(2 / safe))
 
 
 def refine(

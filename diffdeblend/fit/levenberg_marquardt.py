@@ -22,7 +22,7 @@ from diffdeblend.fit.normal_matrix import (
 )
 from diffdeblend.fit.objective import Problem, objective
 from diffdeblend.fit.unknowns import Unknowns, unknowns_of
-from diffdeblend.parameters import per_parameter
+from diffdeblend.parameters import as_float, per_parameter
 from diffdeblend.scene import Scene
 
 
@@ -44,7 +44,8 @@ class LevenbergMarquardt(eqx.Module):
     """
 
     max_steps: int = eqx.field(static=True, default=60)
-    tolerance: float = eqx.field(static=True, default=0.05)
+    # An array: another tolerance compiles nothing.
+    tolerance: Float[Array, ""] = eqx.field(converter=as_float, default=0.05)
     exact: bool = eqx.field(static=True, default=False)
 
 

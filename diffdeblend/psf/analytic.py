@@ -1,6 +1,9 @@
 """PSFs with a closed form: Gaussian, Gaussian mixture, Moffat, Kolmogorov."""
 
+from collections.abc import Callable
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
@@ -22,12 +25,14 @@ class GaussianPSF(AbstractPSF):
     """A round Gaussian, seen through square pixels.
 
     - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
+
+    **Raises:** `ValueError` if `fwhm` is not one positive number per band.
     """
 
     fwhm: Float[Array, "band"] = eqx.field(converter=as_float, metadata=positive)
 
     def __check_init__(self):
-        _per_band("fwhm", self.fwhm)
+        _check_fwhm(self.fwhm)
 
     @property
     def n_bands(self) -> int:
@@ -44,7 +49,8 @@ class GaussianMixturePSF(AbstractPSF):
     - `sigma`: standard deviations, shape `(band, gaussian)`, in pixels.
     - `weight`: shares of the light, same shape; brought to unit sum in each band.
 
-    **Raises:** `ValueError` if the two differ in shape.
+    **Raises:** `ValueError` if the two differ in shape, for a `sigma` that is not positive, or
+    weights whose sum is not a positive number.
     """
 
     sigma: Float[Array, "band gaussian"] = eqx.field(converter=as_float, metadata=positive)
@@ -56,6 +62,9 @@ class GaussianMixturePSF(AbstractPSF):
                 "`sigma` and `weight` need one shape (band, gaussian); "
                 f"got {self.sigma.shape} and {self.weight.shape}."
             )
+        _check("sigma", "must be positive", self.sigma, lambda sigma: sigma > 0)
+        total = self.weight.sum(axis=1)
+        _check("weight", "needs a positive sum in every band", total, lambda total: total > 0)
 
     @property
     def n_bands(self) -> int:
@@ -73,6 +82,8 @@ class MoffatPSF(AbstractPSF):
     - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
     - `beta`: steepness of the wings in each band, between 1.2 and 20.
 
+    **Raises:** `ValueError` if the two are not one number each per band, in their domains.
+
     ??? cite
         Moffat (1969), A&A 3, 455. In Fourier space as a mixture of Gaussians:
         $(1 + s)^{-\beta} = \int t^{\beta-1} e^{-t(1+s)} dt / \Gamma(\beta)$.
@@ -82,13 +93,19 @@ class MoffatPSF(AbstractPSF):
     beta: Float[Array, "band"] = eqx.field(converter=as_float, metadata=interval(1.2, 20.0))
 
     def __check_init__(self):
-        _per_band("fwhm", self.fwhm)
-        _per_band("beta", self.beta)
+        _check_fwhm(self.fwhm)
         if self.fwhm.shape != self.beta.shape:
             raise ValueError(
                 "`fwhm` and `beta` need one number per band each; "
                 f"got {self.fwhm.shape} and {self.beta.shape}."
             )
+        # 1.2 may be a little less in float32.
+        _check(
+            "beta",
+            "must be between 1.2 and 20",
+            self.beta,
+            lambda beta: (beta > 1.199) & (beta < 20.01),
+        )
 
     @property
     def n_bands(self) -> int:
@@ -116,6 +133,8 @@ class KolmogorovPSF(AbstractPSF):
 
     - `fwhm`: full width at half maximum in each band, in pixels, before the pixel's response.
 
+    **Raises:** `ValueError` if `fwhm` is not one positive number per band.
+
     ??? cite
         Fried (1966), J. Opt. Soc. Am. 56, 1372.
     """
@@ -123,7 +142,7 @@ class KolmogorovPSF(AbstractPSF):
     fwhm: Float[Array, "band"] = eqx.field(converter=as_float, metadata=positive)
 
     def __check_init__(self):
-        _per_band("fwhm", self.fwhm)
+        _check_fwhm(self.fwhm)
 
     @property
     def n_bands(self) -> int:
@@ -145,6 +164,18 @@ def _real(values: Array, modes: Modes) -> Pair:
     return values, jnp.zeros_like(values)
 
 
-def _per_band(name: str, value: Array) -> None:
-    if value.ndim != 1:
-        raise ValueError(f"`{name}` needs one number per band, shape (band,); got {value.shape}.")
+def _check_fwhm(fwhm: Array) -> None:
+    if fwhm.ndim != 1:
+        raise ValueError(f"`fwhm` needs one number per band, shape (band,); got {fwhm.shape}.")
+    _check("fwhm", "must be positive", fwhm, lambda fwhm: fwhm > 0)
+
+
+def _check(
+    name: str, wanted: str, value: Array, is_right: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """**Raises:** `ValueError` for wrong values, where they are known: not under jit."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    known = np.asarray(value)
+    if not (np.isfinite(known) & is_right(known)).all():
+        raise ValueError(f"`{name}` of a PSF {wanted}; got {known.tolist()}.")
