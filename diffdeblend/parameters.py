@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
@@ -141,6 +142,9 @@ def as_float(value: ArrayLike) -> Float[Array, "..."]:
 
     Values that are already arrays of floats keep their type, so that float64 stays float64.
     """
+    if isinstance(value, np.ndarray):
+        # Numbers from FITS files have the other byte order, which JAX refuses.
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
     array = value if isinstance(value, jax.Array) else jnp.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jax.lax.convert_element_type(array, array.dtype)

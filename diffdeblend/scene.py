@@ -70,14 +70,20 @@ class Scene(eqx.Module):
         return int(sum(int(stack.active.sum()) for stack in self.sources))
 
     def components(self) -> list[AbstractComponent]:
-        """The sources one by one, in the order they were given. Not for use under jit."""
-        found: dict[int, AbstractComponent] = {}
+        """The sources one by one, in the order they were given. Not for use under jit.
+
+        Of stacks that were made apart, one stack after the other.
+        """
+        found: list[tuple[int, AbstractComponent]] = []
         for stack in self.sources:
             for place in np.flatnonzero(np.asarray(stack.active)):
                 member = stack.member(int(place))
                 rank = int(stack.rank[place])
-                found[rank] = member.plain() if isinstance(member, AnySource) else member
-        return [found[rank] for rank in sorted(found)]
+                found.append((rank, member.plain() if isinstance(member, AnySource) else member))
+        # Ranks that come twice are not places in one list.
+        if len({rank for rank, _ in found}) == len(found):
+            found.sort(key=lambda pair: pair[0])
+        return [member for _, member in found]
 
 
 def profiles(scene: Scene, modes: Modes) -> Pair:

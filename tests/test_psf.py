@@ -1,5 +1,7 @@
 """What every PSF must do."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,9 @@ from diffdeblend.psf import (
     PixelPSF,
 )
 from diffdeblend.psf.abstract import transfer
+
+# Code that runs once need not be made fast.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 FWHM = np.array([2.9, 4.1])
 SIGMA, WEIGHT = np.array([[1.5, 2.9], [1.8, 4.1]]), np.array([[2.0, 1.0], [0.4, 0.3]])
@@ -83,7 +88,7 @@ def test_bands_are_their_own(make):
 @every_psf
 def test_gradient_is_finite(make):
     psf = make()
-    gradient = jax.grad(lambda p: jnp.sum(p.fourier(modes())[0] ** 2))(psf)
+    gradient = quick_jit(jax.grad(lambda p: jnp.sum(p.fourier(modes())[0] ** 2)))(psf)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -93,7 +98,7 @@ def test_transfer_on_a_wide_stamp_is_the_psf(make, quality):
     # Little light is outside of the box of one period: what is cut is the difference.
     grid = make_grid((121, 161), quality)
     psf = make()
-    cut = as_complex(jax.jit(lambda p: transfer(p, grid, quality))(psf))
+    cut = as_complex(quick_jit(lambda p: transfer(p, grid, quality))(psf))
     whole = as_complex(psf.fourier(grid.modes))
     np.testing.assert_allclose(cut, whole, atol=4e-3 if isinstance(psf, MoffatPSF) else 1e-3)
 
@@ -101,7 +106,7 @@ def test_transfer_on_a_wide_stamp_is_the_psf(make, quality):
 def test_wings_beyond_the_box_are_cut(x64):
     psf = MoffatPSF([3.0], [2.0])
     grid = make_grid((15, 21), STANDARD)
-    re, im = transfer(psf, grid, STANDARD)
+    re, im = quick_jit(lambda p: transfer(p, grid, STANDARD))(psf)
     # What stays is the light within the box, (1 + r^2 / a^2)^-2 outside of which is known.
     y, x = np.mgrid[-500:501, -500:501] / 1000
     y, x = y * grid.period_y, x * grid.period_x
@@ -127,13 +132,12 @@ def test_gaussian_is_that_of_its_width(x64):
 
 @pytest.mark.parametrize("beta", [1.2, 1.5, 2.5, 4.0, 4.765, 20.0])
 def test_moffat_is_a_bessel_function(beta, x64):
-    k = np.linspace(0.01, 4, 60)
+    k = np.geomspace(0.003, 4, 60)
     scale = 3.1 / (2 * np.sqrt(2 ** (1 / beta) - 1))
     wanted = 2 * (k * scale / 2) ** (beta - 1) * kv(beta - 1, k * scale) / gamma(beta - 1)
     wanted *= np.sinc(k / 2 / np.pi)
     re, _ = MoffatPSF([3.1], [beta]).fourier(product_modes(jnp.asarray(k), jnp.zeros(1)))
-    print(beta, np.abs(re[0] - wanted).max())
-    np.testing.assert_allclose(re[0], wanted, atol=1e-5 if beta == 1.2 else 1e-6)
+    np.testing.assert_allclose(re[0], wanted, atol=1e-7)
 
 
 def test_moffat_of_large_beta_is_a_gaussian():
