@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffdeblend import __version__
-from diffdeblend.progress import Progress
+from diffdeblend.progress import Progress, one_line
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
 
@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     - `arguments`: what stands after the command's name; by default that of this process.
     """
+    # OpenBLAS's threads spin against XLA's: small factorisations took 20 times as long on a busy
+    # machine. To be set before numpy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
@@ -96,11 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.say(f"diffdeblend: error: {one_line(error)}")
         return 2
     return 0
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception or a warning says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.cli import one_line
 from diffdeblend.deblend.deblend import Deblended, deblend
 from diffdeblend.exposure import Exposure
 from diffdeblend.io import hdus
@@ -23,7 +22,7 @@ from diffdeblend.io.npz import read_npz, read_npz_positions
 from diffdeblend.io.positions import read_positions
 from diffdeblend.io.results import FIGURE, make_directory, write_results, write_summary
 from diffdeblend.listing import listing
-from diffdeblend.progress import Progress
+from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf import AbstractPSF, KolmogorovPSF
 
 

@@ -56,9 +56,7 @@ class Modes(NamedTuple):
 
 def product_modes(axis_x: Float[Array, "column"], axis_y: Float[Array, "row"]) -> Modes:
     """All pairs of two lists of frequencies."""
-    return Modes(
-        jnp.tile(axis_x, axis_y.size), jnp.repeat(axis_y, axis_x.size), axis_x, axis_y
-    )
+    return Modes(jnp.tile(axis_x, axis_y.size), jnp.repeat(axis_y, axis_x.size), axis_x, axis_y)
 
 
 @dataclass(frozen=True)

@@ -172,9 +172,7 @@ def pack(module: eqx.Module, images: bool = False) -> Float[Array, "parameter"]:
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def unpack(
-    module: ModuleT, vector: Float[Array, "parameter"], images: bool = False
-) -> ModuleT:
+def unpack(module: ModuleT, vector: Float[Array, "parameter"], images: bool = False) -> ModuleT:
     """`module` with the fields that have a domain taken from `vector`; inverse of `pack`."""
     names, values, start = [], [], 0
     for name, domain in domains(module, images).items():

@@ -93,3 +93,8 @@ def covered(intervals: list[Interval], within: Interval) -> float:
             total += ended - begun
             reached = ended
     return total
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception or a warning says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -247,7 +247,7 @@ def _gauss(points: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _chebyshev(length: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev nodes on the pixels 0 ... length - 1, and the matrix that interpolates from them."""
+    """Chebyshev nodes on pixels 0 to length - 1, and the matrix that interpolates from them."""
     t = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
     middle = (length - 1) / 2
     wanted = (np.arange(length) - middle) / max(middle, 0.5)

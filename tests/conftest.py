@@ -1,5 +1,10 @@
 """What many tests share: double precision, and a count of compilations."""
 
+import os
+
+# OpenBLAS's threads spin against XLA's: small factorisations took 20 times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import pytest
 

@@ -88,9 +88,7 @@ def test_summary_says_what_was_done(found):
     assert {"start", "fit", "choose"} <= set(summary["seconds"])
 
 
-def test_another_blend_of_the_same_shape_does_not_compile(
-    found, exposure, positions, compilations
-):
+def test_another_blend_of_the_same_shape_does_not_compile(found, exposure, positions, compilations):
     image = np.asarray(exposure.image)
     noise = np.random.default_rng(3).normal(size=image.shape)
     other = make_exposure(
@@ -175,7 +173,9 @@ def test_kinds_have_names_in_the_catalogue():
     assert {kind.name.lower() for kind in Kind} <= set(MODELS)
 
 
-@pytest.mark.skipif(not HSC.exists(), reason="shared/data/hsc_cosmos_35.npz is not beside the project")
+@pytest.mark.skipif(
+    not HSC.exists(), reason="shared/data/hsc_cosmos_35.npz is not beside the project"
+)
 def test_real_blend_meets_its_bars():
     exposure = read(HSC)
     result = deblend(exposure, read_npz_positions(HSC))

@@ -22,12 +22,10 @@ from diffdeblend.exposure import (
     Exposure,
     Header,
     ab_zero_point,
-    local_jacobian,
     make_exposure,
-    pixel_positions,
-    sky_positions,
 )
 from diffdeblend.psf import GaussianPSF, PixelPSF
+from diffdeblend.sky import local_jacobian, pixel_positions, sky_positions
 
 SHAPE = (2, 7, 11)
 PSF = np.stack([np.eye(5)[::-1] + 1, np.outer(np.arange(1, 6), np.arange(2, 7))])

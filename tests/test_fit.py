@@ -64,8 +64,7 @@ def observe(scene: Scene, seed: int = 0, scale: float = 1.0):
 def close(found, errors, true, n_sigma=5.0):
     """Every number of the scene within some of its own errors of the truth."""
     for stack, sigma, real in zip(found.sources, errors.sources, true.sources, strict=True):
-        names = [f for f in ("flux", "x", "y", "radius", "index", "ellipticity")]
-        for name in names:
+        for name in ("flux", "x", "y", "radius", "index", "ellipticity"):
             if hasattr(stack.members, name):
                 value, error, wanted = (
                     np.asarray(getattr(s.members, name)) for s in (stack, sigma, real)
@@ -112,9 +111,9 @@ def test_ends_where_scipy_ends(x64, exact):
     best = least_squares(
         of_free,
         begin[held],
-        jac=lambda v: np.asarray(jacobian(jnp.asarray(_spread(v, held) + np.where(held, 0, begin))))[
-            :, held
-        ],
+        jac=lambda v: np.asarray(
+            jacobian(jnp.asarray(_spread(v, held) + np.where(held, 0, begin)))
+        )[:, held],
         x_scale="jac",
         xtol=1e-12,
         ftol=1e-14,
@@ -178,7 +177,10 @@ def test_errors_are_the_scatter_of_repeated_fits():
         wanted = truth().sources[0].members.flux[0], truth().sources[1].members.flux[0]
         sigma = np.asarray(found.flux_error)
         pulls.append(
-            [(np.asarray(f) - np.asarray(w)) / s for f, w, s in zip(flux, wanted, sigma, strict=True)]
+            [
+                (np.asarray(f) - np.asarray(w)) / s
+                for f, w, s in zip(flux, wanted, sigma, strict=True)
+            ]
         )
     pulls = np.array(pulls)
     assert template.shape == SHAPE
@@ -269,7 +271,9 @@ def test_masked_and_infinite_pixels_are_left_out():
     reference = fit(start(), clean)
     assert found.finite
     assert int(found.n_pixels.sum()) == image.size - 5
-    moved = np.asarray(found.scene.sources[0].members.flux - reference.scene.sources[0].members.flux)
+    moved = np.asarray(
+        found.scene.sources[0].members.flux - reference.scene.sources[0].members.flux
+    )
     assert (np.abs(moved) < np.asarray(found.flux_error)[:1]).all()
 
 
@@ -300,9 +304,7 @@ def test_vmap_over_exposures_equals_one_by_one():
     scenes = [start(), start()]
     exposures = [observe(truth(), seed=s) for s in (7, 8)]
     problems = [
-        make_problem(
-            e.data, e.weight, e.psf, free_numbers(s, None), shape_prior(s), FIT
-        )
+        make_problem(e.data, e.weight, e.psf, free_numbers(s, None), shape_prior(s), FIT)
         for s, e in zip(scenes, exposures, strict=True)
     ]
     from diffdeblend.fit.levenberg_marquardt import levenberg_marquardt

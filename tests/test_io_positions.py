@@ -10,8 +10,9 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffdeblend.exposure import Header, sky_positions
+from diffdeblend.exposure import Header
 from diffdeblend.io import check_positions, read_positions
+from diffdeblend.sky import sky_positions
 
 X, Y = np.array([3.25, 40.5, 11.0]), np.array([30.0, 2.75, 19.5])
 XY = np.stack([X, Y], axis=-1)

@@ -16,6 +16,7 @@ LAYERS = (
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
     {"exposure", "positions"},
+    {"sky"},
     {"scene"},
     {"fit"},
     {"detect"},

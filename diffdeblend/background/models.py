@@ -103,7 +103,7 @@ class MeshBackground(AbstractBackground):
         return self.nodes.reshape(self.nodes.shape[0], -1)
 
     def with_coefficients(self, coefficients: Float[Array, "band n"]) -> "MeshBackground":
-        return MeshBackground(coefficients.reshape(self.nodes.shape))
+        return eqx.tree_at(lambda b: b.nodes, self, coefficients.reshape(self.nodes.shape))
 
     def basis(self, grid: Grid) -> Float[Array, "n y x"]:
         my, mx = self.nodes.shape[1:]

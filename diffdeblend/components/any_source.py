@@ -109,9 +109,7 @@ class AnySource(AbstractComponent):
         if kind is Kind.POINT:
             return PointSource(self.flux[0], self.x, self.y)
         if kind is Kind.SERSIC:
-            return Sersic(
-                self.flux[0], self.x, self.y, self.radius, self.index, self.ellipticity
-            )
+            return Sersic(self.flux[0], self.x, self.y, self.radius, self.index, self.ellipticity)
         if kind is Kind.BULGE_DISC:
             return BulgeDisc(
                 self.flux[:2], self.x, self.y, self.radius, self.radius_ratio, self.ellipticity

@@ -43,8 +43,7 @@ class Pixels(AbstractComponent):
         shape = self.morphology.shape
         if len(shape) not in (2, 3) or shape[-2] % 2 == 0 or shape[-1] % 2 == 0:
             raise ValueError(
-                "`morphology` needs shape (h, w) or (part, h, w) with odd h and w; "
-                f"got {shape}."
+                f"`morphology` needs shape (h, w) or (part, h, w) with odd h and w; got {shape}."
             )
         check_flux(self.flux, None if len(shape) == 2 else shape[0])
 
@@ -99,6 +98,4 @@ def to_pixels(
     weights = jnp.maximum(to_image((re * sharpen, im * sharpen), grid), 0)
     total = jnp.sum(weights, axis=(-2, -1), keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)
-    return Pixels(
-        component.flux, component.x, component.y, weights, blur=blur, monotonic=monotonic
-    )
+    return Pixels(component.flux, component.x, component.y, weights, blur=blur, monotonic=monotonic)

@@ -47,9 +47,7 @@ class Stack(eqx.Module):
 
     def with_flux(self, flux: Float[Array, "slot band"]) -> "Stack":
         """The same stack with other fluxes."""
-        return eqx.tree_at(
-            lambda s: s.members.flux, self, flux.reshape(self.members.flux.shape)
-        )
+        return eqx.tree_at(lambda s: s.members.flux, self, flux.reshape(self.members.flux.shape))
 
     @property
     def owner(self) -> Int[Array, "slot"]:

@@ -14,7 +14,8 @@ from astropy.table import QTable
 from jaxtyping import Float, Int
 
 from diffdeblend import __version__
-from diffdeblend.exposure import Header, local_jacobian, sky_positions
+from diffdeblend.exposure import Header
+from diffdeblend.sky import local_jacobian, sky_positions
 
 # Standard deviation of an angle that may be anything within 180 degrees: none is known worse.
 _UNKNOWN_ANGLE = 180 / np.sqrt(12)

@@ -116,22 +116,24 @@ def _trials(
             # A trial without an active source ends at once.
             present = (active & wanted[kind])[None]
             members = jax.tree.map(lambda leaf: leaf[None], _as_kind(member, kind))
-            trial = Scene(
-                [Stack(members, present, rank[None])], dx=scene.dx, dy=scene.dy
-            )
+            trial = Scene([Stack(members, present, rank[None])], dx=scene.dx, dy=scene.dy)
             task = eqx.tree_at(
                 lambda p: (p.data, p.free, p.prior),
                 problem,
                 (left + own, free_numbers(trial, None), ShapePrior((centre[None],))),
                 is_leaf=lambda leaf: leaf is None,
             )
-            found = levenberg_marquardt(LevenbergMarquardt(max_steps=15, tolerance=0.5), trial, task)
+            found = levenberg_marquardt(
+                LevenbergMarquardt(max_steps=15, tolerance=0.5), trial, task
+            )
             fitted = scene_of(found.unknowns, trial).sources[0].members
             return found.value, jax.tree.map(lambda leaf: leaf[0], fitted)
 
         return jax.lax.map(as_kind, jnp.arange(len(Kind)))
 
-    return jax.lax.map(one, (stack.members, stack.active, stack.rank, alone, prior.centre[0], tried))
+    return jax.lax.map(
+        one, (stack.members, stack.active, stack.rank, alone, prior.centre[0], tried)
+    )
 
 
 def _as_kind(member: AnySource, kind: Array) -> AnySource:

@@ -176,14 +176,26 @@ def deblend(
     clock.stage("catalogue")
     names = ["free_form" if r else n for n, r in zip(names, refined, strict=True)]
     sources = measure_sources(
-        found, exposure, names, start_xy, models, chi2 / np.maximum(count, 1), refined, _fluxes(scene)
+        found,
+        exposure,
+        names,
+        start_xy,
+        models,
+        chi2 / np.maximum(count, 1),
+        refined,
+        _fluxes(scene),
     )
     catalog = make_catalog(sources, exposure.header)
     clock.stage(None)
     total = np.sum(np.asarray(weight) * residual**2, axis=(1, 2))
     used = np.sum(np.asarray(weight) > 0, axis=(1, 2))
     summary = {
-        "settings": {"model": model, "background": background, "free_form": free_form, "model_error": model_error},
+        "settings": {
+            "model": model,
+            "background": background,
+            "free_form": free_form,
+            "model_error": model_error,
+        },
         "versions": versions(),
         "n_sources": len(names),
         "n_converged": int(np.sum(sources.flags & 1 == 0)),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import ArrayLike, Bool, Float
 from scipy.optimize import brentq
 
 from diffdeblend.components import AnySource, Kind
@@ -47,19 +47,17 @@ def measure_sources(
     x, y = (np.asarray(v, float)[active] for v in (values.x, values.y))
     shape = _shapes(values, errors, kinds, active)
     parts = np.asarray(values.flux, float)[active]
-    bulge = np.where(
-        np.array([k is Kind.BULGE_DISC for k in kinds])[:, None], parts[:, 1], np.nan
-    )
+    bulge = np.where(np.array([k is Kind.BULGE_DISC for k in kinds])[:, None], parts[:, 1], np.nan)
     flux_err = np.asarray(found.flux_error, float)[active]
     weight = np.asarray(exposure.weight, float)
     snr = signal_to_noise(models, weight)
     n_free = np.array([n_parameters(k, exposure.n_bands) for k in kinds])
     flags = np.zeros(len(kinds), dtype=int)
 
-    def flag(bit: Flag, where: np.ndarray | bool) -> None:
-        flags[np.broadcast_to(where, flags.shape)] |= int(bit)
+    def flag(bit: Flag, where: ArrayLike) -> None:
+        flags[np.broadcast_to(np.asarray(where), flags.shape)] |= int(bit)
 
-    finite = np.isfinite(flux).all(axis=1) & np.isfinite(flux_err).all(axis=1)
+    finite = np.asarray(np.isfinite(flux).all(axis=1) & np.isfinite(flux_err).all(axis=1))
     for number, kind in enumerate(kinds):
         for name in _SHAPES[kind]:
             finite[number] &= bool(np.isfinite(shape[name][number]))
@@ -133,7 +131,8 @@ def _mixture_radius(flux: Float[np.ndarray, "part"]) -> float:
     def missing(r: float) -> float:
         return float(weight @ (0.5 - 2.0 ** (-((r / scales) ** 2))))
 
-    return float(brentq(missing, 0.1 * scales.min(), 10 * scales.max()))
+    root = brentq(missing, 0.1 * scales.min(), 10 * scales.max())
+    return float(np.asarray(root))
 
 
 def _at_bound(values: AnySource, shape: dict[str, np.ndarray]) -> np.ndarray:
@@ -145,7 +144,7 @@ def _at_bound(values: AnySource, shape: dict[str, np.ndarray]) -> np.ndarray:
     margin = 0.01 * (index.high - index.low)
     with np.errstate(invalid="ignore"):
         ends = (shape["index"] < index.low + margin) | (shape["index"] > index.high - margin)
-        return ends | (np.hypot(shape["g1"], shape["g2"]) > 0.99 * disk.limit)
+        return np.asarray(ends) | (np.hypot(shape["g1"], shape["g2"]) > 0.99 * disk.limit)
 
 
 def _near_masked(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -154,4 +153,4 @@ def _near_masked(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray
     yy, xx = np.nonzero(unused)
     if not len(xx):
         return np.zeros(len(x), dtype=bool)
-    return (np.hypot(x[:, None] - xx, y[:, None] - yy) <= 2).any(axis=1)
+    return np.asarray(np.any(np.hypot(x[:, None] - xx, y[:, None] - yy) <= 2, axis=1))

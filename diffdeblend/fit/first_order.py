@@ -12,13 +12,11 @@ from diffdeblend.fit.levenberg_marquardt import Solution
 from diffdeblend.fit.linear import solved_fluxes
 from diffdeblend.fit.normal_matrix import (
     Normal,
-    factor,
+    fixed_terms,
     from_vectors,
     hold,
-    linear_vector,
     normal_by_modes,
     prior_curvature,
-    fixed_terms,
 )
 from diffdeblend.fit.objective import Problem, objective
 from diffdeblend.fit.unknowns import Unknowns, scene_of, unknowns_of
@@ -80,12 +78,12 @@ def first_order(method: FirstOrder, start: Scene, problem: Problem) -> Solution:
         update, optimizer = method.optimizer.update(
             gradient,
             state.optimizer,
-            state.scaled,
+            state.scaled,  # type: ignore[arg-type]  # any pytree will do
             value=value,
             grad=gradient,
             value_fn=value_of,
         )
-        scaled = optax.apply_updates(state.scaled, update)
+        scaled: Unknowns = jax.tree.map(jnp.add, state.scaled, update)
         better = value < state.best_value - method.tolerance
         lowest = value < state.best_value
         best = jax.tree.map(lambda a, b: jnp.where(lowest, a, b), state.scaled, state.best)
@@ -151,9 +149,7 @@ def _constrained(unknowns: Unknowns, start: Scene) -> Unknowns:
         return unknowns
     scene = scene_of(unknowns, start)
     stacks = [
-        eqx.tree_at(
-            lambda s: s.members, stack, jax.vmap(lambda m: m.constrained())(stack.members)
-        )
+        eqx.tree_at(lambda s: s.members, stack, jax.vmap(lambda m: m.constrained())(stack.members))
         for stack in scene.sources
     ]
     met = unknowns_of(Scene(stacks, scene.background, scene.dx, scene.dy))

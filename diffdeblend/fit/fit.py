@@ -72,7 +72,7 @@ def fit(
     exposure: Exposure,
     *,
     method: Method | optax.GradientTransformation | None = None,
-    prior: Prior | None | _Default = DEFAULT,
+    prior: Prior | _Default | None = DEFAULT,
     free: Callable[[Scene], Any] | Unknowns | None = None,
     quality: Quality = FIT,
 ) -> Fit:

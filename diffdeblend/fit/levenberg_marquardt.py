@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 from diffdeblend.fit.normal_matrix import (
     Normal,
     factor,
+    fixed_terms,
     from_vectors,
     hold,
     linear_vector,
     normal_by_modes,
     normal_by_pixels,
     prior_curvature,
-    fixed_terms,
     solve_band,
     solve_shape,
 )
@@ -77,18 +77,13 @@ class Solution(NamedTuple):
     converged: Bool[Array, ""]
 
 
-def levenberg_marquardt(
-    method: LevenbergMarquardt, start: Scene, problem: Problem
-) -> Solution:
+def levenberg_marquardt(method: LevenbergMarquardt, start: Scene, problem: Problem) -> Solution:
     """Minimise the objective from `start`. Pure, one program for each padded shape."""
     fixed = fixed_terms(start, problem)
     free_shape = problem.free.flat_shape
     free_linear = linear_vector(problem.free)
     longest = jnp.concatenate(
-        [
-            jnp.tile(per_parameter(stack.member(0), "step"), stack.size)
-            for stack in start.sources
-        ]
+        [jnp.tile(per_parameter(stack.member(0), "step"), stack.size) for stack in start.sources]
     ).astype(free_shape.dtype)
 
     def evaluate(unknowns: Unknowns) -> tuple[Array, Unknowns, Normal]:
@@ -131,9 +126,7 @@ def levenberg_marquardt(
         predicted = jnp.maximum(state.predicted, noise + method.tolerance)
         ratio = jnp.where(state.step > 0, jnp.clip(gain / predicted, 0, 1), 0.5)
         change = jnp.maximum(0.2, 1 - (2 * ratio - 1) ** 3)
-        damping = jnp.where(
-            better, jnp.maximum(change * state.damping, 1e-3), 4 * state.damping
-        )
+        damping = jnp.where(better, jnp.maximum(change * state.damping, 1e-3), 4 * state.damping)
         unknowns, best, gradient, normal = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
             (state.trial, value, gradient, normal),
@@ -156,7 +149,9 @@ def levenberg_marquardt(
 
     unknowns = unknowns_of(start)
     dtype = start.dx.dtype
-    unknown = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(evaluate, unknowns))
+    unknown = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(evaluate, unknowns)
+    )
     first = _State(
         unknowns=unknowns,
         value=jnp.asarray(jnp.inf, dtype),

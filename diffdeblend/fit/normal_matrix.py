@@ -91,7 +91,9 @@ def columns(
             re, im = (
                 jnp.matmul(flux.reshape(-1, stack.n_slots), t, precision=EXACT) for t in tangent
             )
-            by_parameter.append((re.reshape(-1, size, re.shape[1]), im.reshape(-1, size, im.shape[1])))
+            by_parameter.append(
+                (re.reshape(-1, size, re.shape[1]), im.reshape(-1, size, im.shape[1]))
+            )
         values.append(value)
         shapes.append(_join(by_parameter, axis=2, stack=True, shape=(size * parameters,)))
     value = _join(values, axis=0)
@@ -134,14 +136,13 @@ def normal_by_modes(
         shift(low.modes, unknowns.dx, unknowns.dy),
     )
     sky = fixed.sky
-    per_mode = (
-        fixed.mean_weight[:, None] * low.mode_weight * (through[0] ** 2 + through[1] ** 2)
-    )
+    per_mode = fixed.mean_weight[:, None] * low.mode_weight * (through[0] ** 2 + through[1] ** 2)
     c = columns(unknowns, template, low.modes, fixed.emphasis)
     by_slot = fixed.emphasis.T
     n_bands, n_slots = template.n_bands, c.flux[0].shape[0]
 
-    band = cross = shape = moved_flux = moved_shape = moved = 0.0
+    zero = jnp.zeros((), dtype=per_mode.dtype)
+    band = cross = shape = moved_flux = moved_shape = moved = zero
     for flux, shapes, move in zip(c.flux, c.shape, c.moved, strict=True):
         weighted = (per_mode[:, None] * flux).reshape(n_bands * n_slots, -1)
         weighted_shapes = per_mode[:, None] * shapes
@@ -151,7 +152,8 @@ def normal_by_modes(
             n_slots, n_bands, -1
         )
         # One product a band: a batched one is slower on CPU.
-        shape += sum(_dot(weighted_shapes[b], shapes[b]) for b in range(n_bands))
+        for b in range(n_bands):
+            shape += _dot(weighted_shapes[b], shapes[b])
         moved_flux += jnp.einsum("bmk,ck->bmc", weighted_move, flux, precision=EXACT)
         moved_shape += jnp.einsum("bmk,btk->bmt", weighted_move, shapes, precision=EXACT)
         moved += jnp.einsum("bmk,bnk->bmn", weighted_move, move, precision=EXACT)
@@ -171,7 +173,7 @@ def normal_by_modes(
     assert background is not None
     basis = background.basis(problem.grid)
     sky_sky = jnp.einsum("nyx,byx,myx->bnm", basis, problem.weight, basis, precision=EXACT)
-    sky_flux = sky_shape = sky_moved = 0.0
+    sky_flux = sky_shape = sky_moved = zero
     for flux, shapes, move, sky_part in zip(c.flux, c.shape, c.moved, back, strict=True):
         weighted_sky = low.mode_weight * sky_part
         sky_flux += jnp.einsum("bnk,ck->bnc", weighted_sky, flux, precision=EXACT)
@@ -255,9 +257,7 @@ def fixed_terms(start: Scene, problem: Problem) -> Fixed:
     return Fixed(mean, emphasis, sky)
 
 
-def prior_curvature(
-    unknowns: Unknowns, template: Scene, problem: Problem
-) -> Float[Array, "shape"]:
+def prior_curvature(unknowns: Unknowns, template: Scene, problem: Problem) -> Float[Array, "shape"]:
     """A diagonal matrix above the prior's curvature in the shapes; exact where that is diagonal."""
     if problem.prior is None:
         return jnp.zeros_like(unknowns.flat_shape)
@@ -356,9 +356,7 @@ def solve_shape(factors: Factors, right: Float[Array, "shape *n"]) -> Float[Arra
     return scale * solved
 
 
-def solve_band(
-    factors: Factors, right: Float[Array, "band linear"]
-) -> Float[Array, "band linear"]:
+def solve_band(factors: Factors, right: Float[Array, "band linear"]) -> Float[Array, "band linear"]:
     """Solve for the unknowns of each band at held shapes."""
     scaled = factors.scale * right
     solved = jax.vmap(lambda m, r: jax.scipy.linalg.cho_solve((m, True), r))(factors.lower, scaled)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.components import Pixels, Stack
-from diffdeblend.fit.linear import solved_fluxes
 from diffdeblend.fit.levenberg_marquardt import Solution
+from diffdeblend.fit.linear import solved_fluxes
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import scene_of, unknowns_of
 from diffdeblend.fourier import EXACT, Pair, multiply, shift, to_image
@@ -58,7 +58,7 @@ def proximal_gradient(method: ProximalGradient, start: Scene, problem: Problem) 
     place = places[0]
     steps = max(1, method.max_steps // method.rounds)
     free = problem.free.image[place].max(axis=1)[:, None, None]
-    reference = _normalised(start.sources[place].members)
+    reference = _normalised(_pixels(start.sources[place]))
     change = jnp.zeros((start.sources[place].size, *reference.shape[-2:]), dtype=reference.dtype)
 
     def one_round(carry: tuple[Scene, Array], _: None) -> tuple[tuple[Scene, Array], Array]:
@@ -67,9 +67,7 @@ def proximal_gradient(method: ProximalGradient, start: Scene, problem: Problem) 
         change, value = _walk(scene, place, reference, change, free, steps, method, problem)
         return (_with_change(scene, place, reference, change), change), value
 
-    (scene, change), history = jax.lax.scan(
-        one_round, (start, change), None, length=method.rounds
-    )
+    (scene, change), history = jax.lax.scan(one_round, (start, change), None, length=method.rounds)
     unknowns = solved_fluxes(scene, problem)
     fall = history[-2] - history[-1] if method.rounds > 1 else jnp.asarray(jnp.inf)
     return Solution(
@@ -94,6 +92,7 @@ def _walk(
     """Steps on z at held fluxes; returns z and the objective there."""
     grid = problem.grid
     stack = scene.sources[place]
+    members = _pixels(stack)
     through = multiply(problem.psf, shift(grid.modes, scene.dx, scene.dy))
     # Sum of the weights now in use: fluxes refer to profiles of unit sum.
     total = jnp.sum(_scaled(reference, change), axis=(-2, -1), keepdims=True)
@@ -109,7 +108,7 @@ def _walk(
         def one(member: Pixels, values: Array) -> Pair:
             return member.linear_fourier(values, grid.modes)
 
-        re, im = jax.vmap(one)(stack.members, weights)
+        re, im = jax.vmap(one)(members, weights)
         shape = (stack.size, stack.parts, re.shape[-1])
         active = stack.active.astype(re.dtype)[:, None, None]
         summed = tuple(
@@ -128,9 +127,9 @@ def _walk(
     def proximal(z: Array) -> Array:
         z = jnp.maximum(z, -1) * free
         weights = _scaled(reference, z)
-        members = eqx.tree_at(lambda m: m.morphology, stack.members, weights)
-        met = jax.vmap(lambda m: m.constrained())(members).morphology
-        if stack.members.monotonic or stack.members.symmetric:
+        changed = eqx.tree_at(lambda m: m.morphology, members, weights)
+        met = jax.vmap(lambda m: m.constrained())(changed).morphology
+        if members.monotonic or members.symmetric:
             # The parts share one z: take the first.
             first = met.reshape(met.shape[0], -1, *met.shape[-2:])[:, 0]
             whole = reference.reshape(first.shape[0], -1, *first.shape[-2:])[:, 0]
@@ -140,7 +139,7 @@ def _walk(
     # Each pixel in units of its own error: else the core of a bright star sets the pace of all.
     by_part = share.reshape(stack.size, stack.parts, *change.shape[1:])
     seen = jnp.einsum("spb,spyx->bsyx", flux, by_part)
-    sharp = stack.members.spread(grid.modes)
+    sharp = members.spread(grid.modes)
     passed = (sharp * through[0]) ** 2 + (sharp * through[1]) ** 2
     power_of_psf = jnp.sum(grid.mode_weight * passed, axis=1)
     used = jnp.maximum(jnp.sum(problem.weight > 0, axis=(1, 2)), 1)
@@ -175,6 +174,11 @@ def _walk(
     return last.change, last.value
 
 
+def _pixels(stack: Stack) -> Pixels:
+    assert isinstance(stack.members, Pixels)
+    return stack.members
+
+
 def _normalised(members: Pixels) -> Array:
     total = jnp.sum(members.morphology, axis=(-2, -1), keepdims=True)
     return members.morphology / jnp.where(total > 0, total, 1)
@@ -189,7 +193,8 @@ def _with_change(scene: Scene, place: int, reference: Array, change: Array) -> S
     """The scene with changed weights and fluxes that follow their sum."""
     stack = scene.sources[place]
     weights = _scaled(reference, change)
-    before = jnp.sum(stack.members.morphology, axis=(-2, -1))
+    pixels = _pixels(stack)
+    before = jnp.sum(pixels.morphology, axis=(-2, -1))
     # Fluxes refer to unit sum: a part whose weights grew has more flux.
     growth = jnp.sum(weights, axis=(-2, -1)) / jnp.where(before > 0, before, 1)
     flux = stack.members.flux * growth[..., None]

@@ -73,9 +73,7 @@ def covariance(unknowns: Unknowns, template: Scene, problem: Problem) -> Covaria
     scale = factors.scale * free_linear * _does_something(data)
     alone = inverse * scale[:, :, None] * scale[:, None, :]
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))
-    n_effective = fixed - jnp.sum(
-        curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0)
-    )
+    n_effective = fixed - jnp.sum(curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0))
     return Covariance(shape, alone, factors.response, problem.free, n_effective)
 
 
@@ -110,7 +108,9 @@ def errors(found: Covariance, unknowns: Unknowns, template: Scene) -> Scene:
                 return jnp.concatenate([getattr(changed, n).reshape(-1) for n in names])
 
             by_mapped = jax.jacfwd(values)(mapped)
-            sigmas = jnp.sqrt(jnp.maximum(jnp.einsum("ij,jk,ik->i", by_mapped, block, by_mapped), 0))
+            sigmas = jnp.sqrt(
+                jnp.maximum(jnp.einsum("ij,jk,ik->i", by_mapped, block, by_mapped), 0)
+            )
             out, at = member, 0
             for name in names:
                 value = getattr(member, name)
@@ -149,4 +149,3 @@ def _inverse(lower: Array) -> Array:
 
 def _does_something(data: Normal) -> Array:
     return (jnp.diagonal(data.band, axis1=1, axis2=2) > 0).astype(data.band.dtype)
-

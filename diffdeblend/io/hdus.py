@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from diffdeblend.exposure import Header, local_jacobian
+from diffdeblend.exposure import Header
 from diffdeblend.io import keywords
 from diffdeblend.io.layers import Layer
+from diffdeblend.sky import local_jacobian
 
 _IMAGE = ("IMAGE", "SCI", "DATA")
 _MASK = ("MASK", "DQ", "FLAGS")

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.exposure import Header, pixel_positions
+from diffdeblend.exposure import Header
 from diffdeblend.io.files import is_path
 from diffdeblend.io.npz import read_npz_positions
 from diffdeblend.positions import check_finite
+from diffdeblend.sky import pixel_positions
 
 # (first column, second column, what it is), compared without regard to case, best first.
 _COLUMNS = (

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
@@ -184,7 +185,7 @@ def _check(
     name: str, wanted: str, value: Array, is_right: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """**Raises:** `ValueError` for wrong values, where they are known: not under jit."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     known = np.asarray(value)
     if not (np.isfinite(known) & is_right(known)).all():

@@ -1,9 +1,9 @@
 """A PSF given as an image in every band."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffdeblend.fourier import Pair, sampled_modes
@@ -34,7 +34,7 @@ class PixelPSF(AbstractPSF):
                 f"got {image.shape[1]} x {image.shape[2]}."
             )
         total = image.sum(axis=(1, 2), keepdims=True)
-        if not isinstance(total, jax.core.Tracer):
+        if not isinstance(total, Tracer):
             sums = np.asarray(total).reshape(-1)
             if not (np.isfinite(sums) & (sums > 0)).all():
                 raise ValueError(
