@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffdeblend.exposure import Header, Numbers
+from diffdeblend.header import Header, Numbers
 
 if TYPE_CHECKING:  # 0.4 s of import that arrays alone do not need
     import astropy.wcs

@@ -204,16 +204,13 @@ def test_qualities_agree():
     assert np.abs(drawn(scene, FIT) - best).max() < 2e-2 * peak
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 1), (2, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2)])
 def test_tiny_stamps(shape):
     source = Sersic([1.0, 2.0], (shape[1] - 1) / 2, (shape[0] - 1) / 2, 1.2, 1.0, SHEAR)
     image = drawn(Scene([source]), STANDARD, shape)
     assert image.shape == (2, *shape)
-    wide = drawn(
-        Scene([eqx.tree_at(lambda s: (s.x, s.y), source, (source.x + 20, source.y + 20))]),
-        STANDARD,
-        (41 + shape[0], 41 + shape[1]),
-    )
+    moved = eqx.tree_at(lambda s: (s.x, s.y), source, (source.x + 20, source.y + 20))
+    wide = drawn(Scene([moved]), STANDARD, (49, 49))
     inside = wide[:, 20 : 20 + shape[0], 20 : 20 + shape[1]]
     np.testing.assert_allclose(image, inside, atol=2e-2 * inside.max())
 

@@ -14,15 +14,13 @@ from diffdeblend.exposure import (
     Header,
     Numbers,
     ab_zero_point,
-    local_jacobian,
     make_exposure,
     mask_bits,
-    pixel_positions,
-    sky_positions,
 )
 from diffdeblend.io import keywords
 from diffdeblend.io.noise import as_variance, estimated_variance
 from diffdeblend.io.stamps import stacked_stamps
+from diffdeblend.sky import local_jacobian, pixel_positions, sky_positions
 
 # Bands whose pixels are further apart than this on the sky are not aligned.
 _MAXIMUM_OFFSET = 0.1
