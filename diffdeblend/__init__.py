@@ -42,7 +42,8 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_HOME_OF]
+# pyright knows the names from the imports below.
+__all__ = ["__version__", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from diffdeblend.background import ConstantBackground as ConstantBackground

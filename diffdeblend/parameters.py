@@ -7,7 +7,7 @@ fields without a domain (fluxes, flags) are left alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Float
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
 
 
+@runtime_checkable
 class Domain(Protocol):
     """A smooth map between the allowed values and the real line.
 
