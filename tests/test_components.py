@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.flatten_util import ravel_pytree
+from quick import quick_jit
 
 from diffdeblend.components import (
     AnySource,
@@ -72,10 +73,6 @@ def psf():
     """Gaussians of two widths; as pixels they compile in half the time."""
     y, x = np.mgrid[-5:6, -6:7]
     return PixelPSF(np.exp(-(x**2 + y**2) / np.array([2.4, 3.7])[:, None, None]))
-
-
-# A third of the tests' time would be spent on making code fast that runs once.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def image_of(component):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import quick_jit
 
 from diffdeblend.components import (
     BulgeDisc,
@@ -24,8 +25,6 @@ from diffdeblend.grid import FIT, product_modes
 from diffdeblend.psf import GaussianPSF
 from diffdeblend.scene import Scene, render
 
-# Code that runs once need not be made fast.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 quick_to_pixels = partial(quick_jit, static_argnames=("size", "blur", "monotonic"))(to_pixels)
 complex_modes = quick_jit(lambda component, modes: jax.lax.complex(*component.fourier(modes)))
 

@@ -1,11 +1,10 @@
 """What every PSF must do."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 from scipy.special import gamma, kv
 
 from diffdeblend.grid import FIT, STANDARD, make_grid, product_modes
@@ -17,9 +16,6 @@ from diffdeblend.psf import (
     PixelPSF,
 )
 from diffdeblend.psf.abstract import transfer
-
-# Code that runs once need not be made fast.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 FWHM = np.array([2.9, 4.1])
 SIGMA, WEIGHT = np.array([[1.5, 2.9], [1.8, 4.1]]), np.array([[2.0, 1.0], [0.4, 0.3]])

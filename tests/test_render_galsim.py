@@ -3,10 +3,10 @@
 from functools import cache, partial
 
 import galsim
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 
 from diffdeblend.components import (
     BulgeDisc,
@@ -59,12 +59,7 @@ def by_galsim(profile, psf, shape, x, y, params=REFERENCE):
     return image.array
 
 
-# Code that runs once need not be made fast: half of the time of these tests was that.
-@partial(
-    jax.jit,
-    static_argnames=("shape", "quality"),
-    compiler_options={"xla_backend_optimization_level": 0},
-)
+@partial(quick_jit, static_argnames=("shape", "quality"))
 def drawn(scene, psf, shape, quality):
     return render(scene, psf, shape, quality=quality)
 

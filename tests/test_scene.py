@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 
 from diffdeblend.background import ConstantBackground, PolynomialBackground
 from diffdeblend.components import (
@@ -28,9 +29,6 @@ from diffdeblend.scene import Scene, render, render_each, residual
 SHAPE = (13, 20)
 SHEAR = np.array([0.2, -0.35])
 FWHM = np.array([2.6, 3.4])
-
-# Code that runs once need not be made fast.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def psf():
