@@ -87,12 +87,12 @@ def _transform(q_squared: Float[Array, "*k"], index: Float[Array, ""]) -> Float[
 
 @_transform.defjvp
 def _transform_jvp(primals, tangents):
-    value, by_q_squared, by_index = _value_and_slopes(*primals)
+    value, by_q_squared, by_index = value_and_slopes(*primals)
     return value, by_q_squared * tangents[0] + by_index * tangents[1]
 
 
 @jax.jit
-def _value_and_slopes(
+def value_and_slopes(
     q: Float[Array, "*k"], n: Float[Array, ""]
 ) -> tuple[Float[Array, "*k"], Float[Array, "*k"], Float[Array, "*k"]]:
     """The transform and its derivatives by squared frequency and by index."""

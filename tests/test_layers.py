@@ -22,6 +22,7 @@ LAYERS = (
     {"fit"},
     {"detect"},
     {"deblend"},
+    {"batch"},
     {"plot"},
     {"io"},
     {"progress", "listing"},

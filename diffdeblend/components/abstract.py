@@ -53,12 +53,15 @@ def sheared_frequency(modes: Modes, ellipticity: Float[Array, "2"]) -> Float[Arr
     ??? cite
         Bernstein & Jarvis (2002), AJ 123, 583, eq. 2.8; GalSim's convention.
     """
+    xx, xy, yy = shear_form(ellipticity)
+    return xx * modes.kx**2 + yy * modes.ky**2 + xy * (2 * modes.kx * modes.ky)
+
+
+def shear_form(ellipticity: Float[Array, "2"]) -> tuple[Array, Array, Array]:
+    """xx, xy and yy of the form xx kx^2 + 2 xy kx ky + yy ky^2 that `sheared_frequency` is."""
     g1, g2 = ellipticity[0], ellipticity[1]
     norm = 1 / (1 - g1**2 - g2**2)
-    xx = norm * ((1 + g1) ** 2 + g2**2)
-    yy = norm * ((1 - g1) ** 2 + g2**2)
-    xy = norm * 4 * g2
-    return xx * modes.kx**2 + yy * modes.ky**2 + xy * modes.kx * modes.ky
+    return norm * ((1 + g1) ** 2 + g2**2), norm * 2 * g2, norm * ((1 - g1) ** 2 + g2**2)
 
 
 def unsheared_distance(

@@ -13,6 +13,7 @@ from diffdeblend.components.abstract import (
     AbstractComponent,
     check_flux,
     place,
+    shear_form,
     sheared_frequency,
     unsheared_distance,
 )
@@ -79,6 +80,15 @@ class AnySource(AbstractComponent):
         q_squared = radius**2 * sheared_frequency(modes, self.ellipticity)
         return place(lit * radial_transform(q_squared, index), modes, self.x, self.y)
 
+    def part_ellipse(self, part: Int[Array, ""]) -> Float[Array, "6"]:
+        """One part as x, y, the xx, xy and yy of its squared frequency, and its index.
+
+        The part is `radial_transform(xx kx^2 + 2 xy kx ky + yy ky^2, index)` moved to (x, y).
+        """
+        radius, index, _ = self._part(part)
+        xx, xy, yy = (radius**2 * form for form in shear_form(self.ellipticity))
+        return jnp.stack([self.x, self.y, xx, xy, yy, index])
+
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "part *p"]:
         return jax.vmap(lambda part: self.part_wings(part, x, y))(jnp.arange(self.parts))
 
@@ -139,6 +149,11 @@ class AnyStack(Stack):
     @property
     def active_slot(self) -> Bool[Array, "slot"]:
         return (self.slot_owner < self.size) & self.active[self.owner]
+
+    @property
+    def lit_slot(self) -> Bool[Array, "slot"]:
+        """Which slots shine: those of active members, on a part that its kind uses."""
+        return self.active_slot & (self.slot_part < lit_parts(self.members.kind[self.owner]))
 
     @property
     def flux(self) -> Float[Array, "slot band"]:

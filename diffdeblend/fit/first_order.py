@@ -8,16 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from diffdeblend.fit.arrow import Normal, from_vectors, hold
+from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.levenberg_marquardt import Solution
 from diffdeblend.fit.linear import solved_fluxes
-from diffdeblend.fit.normal_matrix import (
-    Normal,
-    fixed_terms,
-    from_vectors,
-    hold,
-    normal_by_modes,
-    prior_curvature,
-)
+from diffdeblend.fit.normal_matrix import fixed_terms, with_curvature
 from diffdeblend.fit.objective import Problem, objective
 from diffdeblend.fit.unknowns import Unknowns, scene_of, unknowns_of
 from diffdeblend.scene import Scene
@@ -128,10 +123,8 @@ def first_order(method: FirstOrder, start: Scene, problem: Problem) -> Solution:
 
 
 def _normal(unknowns: Unknowns, start: Scene, problem: Problem) -> Normal:
-    normal = normal_by_modes(unknowns, start, problem, fixed_terms(start, problem))
-    curvature = jnp.diag(prior_curvature(unknowns, start, problem))
-    normal = Normal(normal.band, normal.cross, normal.shape + curvature)
-    return hold(normal, problem.free)
+    known = evaluate(unknowns, start, problem, fixed_terms(start, problem), False)
+    return hold(with_curvature(known.normal, known.curvature), problem.free)
 
 
 def _units(unknowns: Unknowns, start: Scene, problem: Problem) -> Unknowns:

@@ -16,7 +16,7 @@ from diffdeblend.fit.levenberg_marquardt import (
     Solution,
     levenberg_marquardt,
 )
-from diffdeblend.fit.objective import Problem, make_problem, model_image
+from diffdeblend.fit.objective import Problem, chi2_by_band, make_problem
 from diffdeblend.fit.prior import Prior, shape_prior
 from diffdeblend.fit.proximal import ProximalGradient, proximal_gradient
 from diffdeblend.fit.uncertainty import Covariance, covariance, errors, total_flux_errors
@@ -130,7 +130,7 @@ def fit_pixels(
 def solve(scene: Scene, problem: Problem, method: Method) -> Solution:
     """Run one method; pure."""
     if isinstance(method, LevenbergMarquardt):
-        return levenberg_marquardt(method, scene, problem)
+        return levenberg_marquardt(method, scene, problem, with_normal=True)
     if isinstance(method, ProximalGradient):
         return proximal_gradient(method, scene, problem)
     return first_order(method, scene, problem)
@@ -139,17 +139,19 @@ def solve(scene: Scene, problem: Problem, method: Method) -> Solution:
 def assess(solution: Solution, template: Scene, problem: Problem) -> Fit:
     """Covariance, errors and chi2 of a solution; pure."""
     scene = scene_of(solution.unknowns, template)
-    found = covariance(solution.unknowns, template, problem)
+    found = covariance(solution.unknowns, template, problem, solution.normal)
     sigma = errors(found, solution.unknowns, scene)
     flux_error = total_flux_errors(found, scene)
-    difference = problem.data - model_image(scene, problem)
+    chi2 = solution.chi2
+    if chi2 is None:
+        chi2 = chi2_by_band(solution.unknowns, template, problem)
     numbers = [*jax.tree.leaves(eqx.filter(scene, eqx.is_inexact_array)), flux_error]
     return Fit(
         scene=scene,
         errors=sigma,
         flux_error=flux_error,
         covariance=found,
-        chi2=jnp.sum(problem.weight * difference**2, axis=(1, 2)),
+        chi2=chi2,
         n_pixels=jnp.sum(problem.weight > 0, axis=(1, 2)),
         history=solution.history,
         steps=solution.steps,

@@ -7,20 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from diffdeblend.fit.normal_matrix import (
+from diffdeblend.fit.arrow import (
     Normal,
     factor,
-    fixed_terms,
     from_vectors,
     hold,
     linear_vector,
-    normal_by_modes,
-    normal_by_pixels,
-    prior_curvature,
     solve_band,
     solve_shape,
 )
-from diffdeblend.fit.objective import Problem, objective
+from diffdeblend.fit.evaluate import Evaluation, evaluate
+from diffdeblend.fit.normal_matrix import fixed_terms, with_curvature
+from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import Unknowns, unknowns_of
 from diffdeblend.parameters import as_float, per_parameter
 from diffdeblend.scene import Scene
@@ -37,7 +35,9 @@ class LevenbergMarquardt(eqx.Module):
     - `tolerance`: stop when a step lowered chi2/2 by less than this, and the next is predicted to
         by less than four times this. Absolute: 0.05 is what moving one parameter by a third of its
         standard deviation costs.
-    - `exact`: make the matrix with the weight of every pixel; slower, for difficult blends.
+    - `fast_steps`: after so many steps the matrix is made with the weight of every pixel, which is
+        slower and ends where the other one crawls; `max_steps` or more for never.
+    - `exact`: make it so from the beginning.
 
     ??? cite
         Marquardt (1963); Nielsen (1999), IMM-REP-1999-05; Kaufman (1975), BIT 15, 49.
@@ -46,21 +46,25 @@ class LevenbergMarquardt(eqx.Module):
     max_steps: int = eqx.field(static=True, default=60)
     # An array: another tolerance compiles nothing.
     tolerance: Float[Array, ""] = eqx.field(converter=as_float, default=0.05)
+    fast_steps: int = eqx.field(static=True, default=25)
     exact: bool = eqx.field(static=True, default=False)
+
+
+# What a fit does next: a step, the exact matrix at its end, nothing.
+_STEPPING, _MEASURING, _ENDED = 0, 1, 2
 
 
 class _State(NamedTuple):
     """The best point so far, with what is known there, and the point to try next."""
 
     unknowns: Unknowns
-    value: Float[Array, ""]
-    gradient: Unknowns
-    normal: Normal
+    known: Evaluation
     trial: Unknowns
     predicted: Float[Array, ""]
     damping: Float[Array, ""]
     step: Int[Array, ""]
-    done: Bool[Array, ""]
+    phase: Int[Array, ""]
+    converged: Bool[Array, ""]
     history: Float[Array, "step"]
 
 
@@ -68,6 +72,8 @@ class Solution(NamedTuple):
     """Where a method ended.
 
     - `history`: the objective after each step, NaN after the last.
+    - `normal`: the exact matrix of the data at the end, where it was asked for; `chi2`: of each
+        band there.
     """
 
     unknowns: Unknowns
@@ -75,30 +81,35 @@ class Solution(NamedTuple):
     history: Float[Array, "step"]
     steps: Int[Array, ""]
     converged: Bool[Array, ""]
+    normal: Normal | None = None
+    chi2: Float[Array, "band"] | None = None
 
 
-def levenberg_marquardt(method: LevenbergMarquardt, start: Scene, problem: Problem) -> Solution:
-    """Minimise the objective from `start`. Pure, one program for each padded shape."""
+def levenberg_marquardt(
+    method: LevenbergMarquardt, start: Scene, problem: Problem, *, with_normal: bool = False
+) -> Solution:
+    """Minimise the objective from `start`. Pure, one program for each padded shape.
+
+    - `with_normal`: make the exact matrix at the end, of which errors are made. It is another
+        turn of the same loop, so that its program is compiled once.
+    """
     fixed = fixed_terms(start, problem)
     free_shape = problem.free.flat_shape
     free_linear = linear_vector(problem.free)
     longest = jnp.concatenate(
         [jnp.tile(per_parameter(stack.member(0), "step"), stack.size) for stack in start.sources]
     ).astype(free_shape.dtype)
+    escalates = not method.exact and method.fast_steps < method.max_steps
 
-    def evaluate(unknowns: Unknowns) -> tuple[Array, Unknowns, Normal]:
-        value, gradient = jax.value_and_grad(objective)(unknowns, start, problem)
-        if method.exact:
-            normal = normal_by_pixels(unknowns, start, problem)
-        else:
-            normal = normal_by_modes(unknowns, start, problem, fixed)
-        curvature = jnp.diag(prior_curvature(unknowns, start, problem))
-        normal = Normal(normal.band, normal.cross, normal.shape + curvature)
-        return value, gradient, hold(normal, problem.free)
+    def is_exact(state: _State) -> bool | Array:
+        if method.exact or not (escalates or with_normal):
+            return method.exact
+        late = state.step >= method.fast_steps if escalates else jnp.asarray(False)
+        return late | (state.phase == _MEASURING)
 
-    def propose(
-        unknowns: Unknowns, gradient: Unknowns, normal: Normal, damping: Array
-    ) -> tuple[Unknowns, Array]:
+    def propose(unknowns: Unknowns, known: Evaluation, damping: Array) -> tuple[Unknowns, Array]:
+        normal = hold(with_curvature(known.normal, known.curvature), problem.free)
+        gradient = known.gradient
         factors = factor(normal, damping)
         linear = free_linear * linear_vector(gradient)
         shape = free_shape * gradient.flat_shape
@@ -115,60 +126,73 @@ def levenberg_marquardt(method: LevenbergMarquardt, start: Scene, problem: Probl
         return _moved(unknowns, change, move), predicted
 
     def advance(state: _State) -> _State:
-        value, gradient, normal = evaluate(state.trial)
-        gain = state.value - value
+        new = evaluate(state.trial, start, problem, fixed, is_exact(state))
+        measuring = state.phase == _MEASURING
+        gain = state.known.value - new.value
         # Sums of float32 are good to some 1e-6 of the objective.
-        noise = 1e-6 * jnp.abs(value)
-        better = jnp.isfinite(value) & (gain >= -noise)
+        noise = 1e-6 * jnp.abs(new.value)
+        better = (jnp.isfinite(new.value) & (gain >= -noise)) | measuring
         small = jnp.isfinite(state.predicted) & (state.predicted < 4 * method.tolerance)
-        settled = jnp.isfinite(value) & small & (jnp.abs(gain) < method.tolerance + noise)
+        settled = jnp.isfinite(new.value) & small & (jnp.abs(gain) < method.tolerance + noise)
+        # With strong damping every step is small, which proves nothing.
+        settled &= state.damping <= 1
         # Nielsen's rule: what was predicted against what came says how far to trust the matrix.
         predicted = jnp.maximum(state.predicted, noise + method.tolerance)
         ratio = jnp.where(state.step > 0, jnp.clip(gain / predicted, 0, 1), 0.5)
         change = jnp.maximum(0.2, 1 - (2 * ratio - 1) ** 3)
         damping = jnp.where(better, jnp.maximum(change * state.damping, 1e-3), 4 * state.damping)
-        unknowns, best, gradient, normal = jax.tree.map(
+        unknowns, known = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
-            (state.trial, value, gradient, normal),
-            (state.unknowns, state.value, state.gradient, state.normal),
+            (state.trial, new),
+            (state.unknowns, state.known),
         )
-        trial, predicted = propose(unknowns, gradient, normal, damping)
+        trial, predicted = propose(unknowns, known, damping)
+        step = state.step + jnp.where(measuring, 0, 1)
+        ends = settled | (step >= method.max_steps) | ~(damping < 1e8)
+        phase = jnp.where(ends, _MEASURING if with_normal else _ENDED, _STEPPING)
+        # Another matrix at the same point: at the end, and where pixels take over.
+        again = ends | (step == method.fast_steps) if escalates else ends
+        trial = jax.tree.map(lambda a, b: jnp.where(again, a, b), unknowns, trial)
         return _State(
             unknowns,
-            best,
-            gradient,
-            normal,
+            known,
             trial,
-            predicted,
+            jnp.where(again, jnp.inf, predicted),
             damping,
-            state.step + 1,
-            # With strong damping every step is small, which proves nothing.
-            settled & (state.damping <= 1),
-            state.history.at[state.step].set(best),
+            step,
+            jnp.where(measuring, _ENDED, phase),
+            state.converged | settled,
+            state.history.at[state.step].set(known.value),
         )
 
     unknowns = unknowns_of(start)
     dtype = start.dx.dtype
     unknown = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(evaluate, unknowns)
+        lambda s: jnp.zeros(s.shape, s.dtype),
+        jax.eval_shape(lambda u: evaluate(u, start, problem, fixed, method.exact), unknowns),
     )
     first = _State(
         unknowns=unknowns,
-        value=jnp.asarray(jnp.inf, dtype),
-        gradient=unknown[1],
-        normal=unknown[2],
+        known=unknown._replace(value=jnp.asarray(jnp.inf, dtype)),
         # The first evaluation is that of the start: one copy of the program, in the loop.
         trial=unknowns,
         predicted=jnp.asarray(jnp.inf, dtype),
         damping=jnp.asarray(0.05, dtype),
         step=jnp.asarray(0),
-        done=jnp.asarray(False),
-        history=jnp.full(method.max_steps, jnp.nan, dtype=dtype),
+        phase=jnp.asarray(_STEPPING),
+        converged=jnp.asarray(False),
+        history=jnp.full(method.max_steps + 1, jnp.nan, dtype=dtype),
     )
-    last = jax.lax.while_loop(
-        lambda s: ~s.done & (s.step < method.max_steps) & (s.damping < 1e8), advance, first
+    last = jax.lax.while_loop(lambda s: s.phase < _ENDED, advance, first)
+    return Solution(
+        last.unknowns,
+        last.known.value,
+        last.history[:-1],
+        last.step,
+        last.converged,
+        last.known.normal if with_normal else None,
+        last.known.chi2,
     )
-    return Solution(last.unknowns, last.value, last.history, last.step, last.done)
 
 
 def _moved(unknowns: Unknowns, change: Array, move: Array) -> Unknowns:

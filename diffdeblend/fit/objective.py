@@ -53,11 +53,15 @@ def model_image(scene: Scene, problem: Problem) -> Float[Array, "band y x"]:
     return image
 
 
+def chi2_by_band(unknowns: Unknowns, template: Scene, problem: Problem) -> Float[Array, "band"]:
+    """Sum over the used pixels of each band of squared residual over variance."""
+    difference = problem.data - model_image(scene_of(unknowns, template), problem)
+    return jnp.sum(problem.weight * difference**2, axis=(1, 2))
+
+
 def objective(unknowns: Unknowns, template: Scene, problem: Problem) -> Float[Array, ""]:
     """Half of chi2 minus the log-prior."""
-    scene = scene_of(unknowns, template)
-    difference = problem.data - model_image(scene, problem)
-    value = 0.5 * jnp.sum(problem.weight * difference**2)
+    value = 0.5 * jnp.sum(chi2_by_band(unknowns, template, problem))
     if problem.prior is not None:
-        value = value - problem.prior(scene)
+        value = value - problem.prior(scene_of(unknowns, template))
     return value

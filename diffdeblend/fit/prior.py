@@ -16,6 +16,10 @@ from diffdeblend.scene import Scene
 Prior = Callable[[Scene], Float[Array, ""]]
 
 
+# Curvature of the wall, in units of that of the prior, halved.
+_WALL = 1000.0
+
+
 class ShapePrior(eqx.Module):
     r"""A weak Gaussian prior on the mapped shape parameters, which keeps faint sources at home.
 
@@ -28,19 +32,33 @@ class ShapePrior(eqx.Module):
     centre: tuple[Float[Array, "source parameter"], ...]
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
+        return -self.cost(tuple(jax.vmap(pack)(s.members) for s in scene.sources), scene)[0]
+
+    def cost(
+        self, shape: tuple[Float[Array, "source parameter"], ...], scene: Scene
+    ) -> tuple[Float[Array, ""], Float[Array, "shape"], Float[Array, "shape"]]:
+        """Minus the log-probability of mapped shapes, its gradient, and its (diagonal) curvature.
+
+        - `shape`: one array for each stack, as `Unknowns.shape`; `scene` says what is active.
+        """
         total = jnp.zeros((), dtype=scene.dx.dtype)
-        for stack, centre in zip(scene.sources, self.centre, strict=True):
+        slopes, curvatures = [], []
+        for values, stack, centre in zip(shape, scene.sources, self.centre, strict=True):
             width, wall = (
                 per_parameter(stack.member(0), name).astype(centre.dtype)
                 for name in ("width", "wall")
             )
-            away = jax.vmap(pack)(stack.members) - centre
+            on = stack.active[:, None].astype(centre.dtype)
+            away = values - centre
             # Where the model cannot follow a bright neighbour, chi2 would pay any price to have a
             # faint source mend it: hence the wall.
             beyond = jnp.maximum(jnp.abs(away) - wall, 0) / width
-            cost = 0.5 * (away / width) ** 2 + 1000 * beyond**2
-            total = total - jnp.sum(stack.active[:, None] * cost)
-        return total
+            total = total + jnp.sum(on * (0.5 * (away / width) ** 2 + _WALL * beyond**2))
+            slope = away / width**2 + 2 * _WALL * beyond * jnp.sign(away) / width
+            curvature = (1 + 2 * _WALL * (beyond > 0)) / width**2
+            slopes.append((on * slope).reshape(-1))
+            curvatures.append((on * curvature).reshape(-1))
+        return total, jnp.concatenate(slopes), jnp.concatenate(curvatures)
 
 
 def shape_prior(start: Scene) -> ShapePrior:

@@ -5,17 +5,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffdeblend.fit.normal_matrix import (
+from diffdeblend.fit.arrow import (
     Factors,
     Normal,
     factor,
     from_vectors,
     hold,
     linear_vector,
-    normal_by_pixels,
-    prior_curvature,
     solve_shape,
 )
+from diffdeblend.fit.evaluate import evaluate
+from diffdeblend.fit.normal_matrix import fixed_terms, prior_terms, with_curvature
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import Unknowns
 from diffdeblend.parameters import domains, unpack
@@ -60,11 +60,18 @@ class Covariance(eqx.Module):
         return jnp.block([[linear, cross], [cross.T, self.shape]])
 
 
-def covariance(unknowns: Unknowns, template: Scene, problem: Problem) -> Covariance:
-    """The marginal covariance with the weight of every pixel; jit-compatible."""
-    data = normal_by_pixels(unknowns, template, problem)
-    curvature = prior_curvature(unknowns, template, problem)
-    normal = hold(Normal(data.band, data.cross, data.shape + jnp.diag(curvature)), problem.free)
+def covariance(
+    unknowns: Unknowns, template: Scene, problem: Problem, data: Normal | None = None
+) -> Covariance:
+    """The marginal covariance with the weight of every pixel; jit-compatible.
+
+    - `data`: the matrix of the data, where it is known; else it is made by pixels.
+    """
+    if data is None:
+        fixed = fixed_terms(template, problem)
+        data = evaluate(unknowns, template, problem, fixed, True).normal
+    curvature = prior_terms(unknowns, template, problem)[2]
+    normal = hold(with_curvature(data, curvature), problem.free)
     factors: Factors = factor(normal, jnp.zeros((), dtype=data.shape.dtype))
     free_linear, free_shape = linear_vector(problem.free), problem.free.flat_shape
     shape = solve_shape(factors, jnp.diag(free_shape))

@@ -1,0 +1,82 @@
+"""Objective, gradient and Gauss-Newton matrix at one point of a fit."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffdeblend.fit.arrow import Normal
+from diffdeblend.fit.columns import Columns, columns_by_autodiff, columns_of_ellipses
+from diffdeblend.fit.ellipses import Ellipses, chi2_of_ellipses, is_ellipses
+from diffdeblend.fit.normal_matrix import (
+    Fixed,
+    low_grid,
+    normal_by_modes,
+    normal_by_pixels,
+    prior_terms,
+)
+from diffdeblend.fit.objective import Problem, chi2_by_band
+from diffdeblend.fit.unknowns import Unknowns
+from diffdeblend.grid import Grid
+from diffdeblend.scene import Scene
+
+
+class Evaluation(NamedTuple):
+    """What is known at one point.
+
+    - `value`, `gradient`: of the objective, exact; `chi2`: of each band.
+    - `normal`: matrix of the data alone; `curvature`: diagonal of the prior's.
+    """
+
+    value: Float[Array, ""]
+    chi2: Float[Array, "band"]
+    gradient: Unknowns
+    normal: Normal
+    curvature: Float[Array, "shape"]
+
+
+def evaluate(
+    unknowns: Unknowns,
+    template: Scene,
+    problem: Problem,
+    fixed: Fixed,
+    exact: bool | Bool[Array, ""],
+) -> Evaluation:
+    """Objective, gradient and matrix; by pixels where `exact`, else by modes."""
+    prior, prior_slope, curvature = prior_terms(unknowns, template, problem)
+    drawn = None
+    if is_ellipses(template, problem):
+        chi2, gradient, drawn = chi2_of_ellipses(unknowns, template, problem)
+    else:
+
+        def half(u: Unknowns) -> tuple[Array, Array]:
+            chi2 = chi2_by_band(u, template, problem)
+            return 0.5 * jnp.sum(chi2), chi2
+
+        (_, chi2), gradient = jax.value_and_grad(half, has_aux=True)(unknowns)
+
+    def by_pixels() -> Normal:
+        columns = _columns(unknowns, template, drawn, problem.grid, problem.grid)
+        return normal_by_pixels(unknowns, template, problem, columns)
+
+    def by_modes() -> Normal:
+        columns = _columns(unknowns, template, drawn, problem.grid, low_grid(problem))
+        return normal_by_modes(unknowns, template, problem, fixed, columns)
+
+    if isinstance(exact, bool):
+        normal = by_pixels() if exact else by_modes()
+    else:
+        normal = jax.lax.cond(exact, by_pixels, by_modes)
+    total = jax.tree.map(jnp.add, gradient, prior_slope)
+    return Evaluation(0.5 * jnp.sum(chi2) + prior, chi2, total, normal, curvature)
+
+
+def _columns(
+    unknowns: Unknowns, template: Scene, drawn: Ellipses | None, grid: Grid, wanted: Grid
+) -> Columns:
+    if drawn is None:
+        return columns_by_autodiff(unknowns, template, wanted.modes)
+    if wanted != grid:
+        drawn = drawn.low(grid, wanted)
+    return columns_of_ellipses(drawn, wanted.modes, unknowns.flat_shape.size)
