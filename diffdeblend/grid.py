@@ -16,11 +16,14 @@ class Quality:
     - `cut`: highest mode in units of the pixel grid's Nyquist frequency; above 1, power beyond
         Nyquist is drawn too and folds back as in a real camera.
     - `corrections`: keep the PSF's wings and the wings of extended profiles from wrapping around.
+    - `matrix`: share of the modes on each axis of which the exact Gauss-Newton matrix is made; less
+        than all where the PSF passes nothing beyond.
     """
 
     padding: float
     cut: float
     corrections: bool
+    matrix: float = 1.0
 
 
 # For fits, several times faster than the other two: 1e-3 of a compact source's light (7e-3 where it

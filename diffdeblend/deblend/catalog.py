@@ -35,6 +35,7 @@ class Flag(IntFlag):
     MASKED = 64
     POOR_FIT = 128
     FREE_FORM = 256
+    CROWDED = 512
 
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
@@ -47,6 +48,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.MASKED: "a pixel within 2 pixels of the centre is not used in some band",
     Flag.POOR_FIT: "reduced chi2 in the source's own pixels is above 1.5",
     Flag.FREE_FORM: "refined with free pixels; shape and errors are those of the model before",
+    Flag.CROWDED: "part of a larger group of sources that was divided or cut short",
 }
 
 

@@ -8,6 +8,7 @@ from diffdeblend.background import AbstractBackground
 from diffdeblend.components import AnySource, Kind, any_stack, stack_components
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
+from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
 # Numbers of sources that programs are compiled for.
@@ -69,48 +70,55 @@ def half_light_radii(
     total = np.sum(weight, axis=0)
     image = np.where(total > 0, weighted / np.where(total > 0, total, 1), 0.0)
     noise = np.where(total > 0, 1 / np.sqrt(np.where(total > 0, total, 1)), np.inf)
-    psf = psf_images(exposure.psf, 25).mean(axis=0)
-    psf_radius = _half_radius(psf)
+    return radii_in_image(image, noise, positions, psf_half_radius(exposure.psf))
+
+
+def radii_in_image(
+    image: Float[np.ndarray, "y x"],
+    noise: Float[np.ndarray, "y x"],
+    positions: Float[np.ndarray, "source 2"],
+    psf_radius: float,
+) -> Float[np.ndarray, "source"]:
+    """`half_light_radii` from one image, its noise (infinite where not used) and the PSF's radius."""
     ny, nx = image.shape
     yy, xx = np.mgrid[:ny, :nx]
     distance = np.hypot(
         xx[None] - positions[:, 0, None, None], yy[None] - positions[:, 1, None, None]
     )
+    # Rings of all sources at once, each pixel in one of the nearest source.
     nearest = np.argmin(distance, axis=0)
-    radii = []
-    for number in range(len(positions)):
-        mine = nearest == number
-        r, light, sigma = distance[number][mine], image[mine], noise[mine]
-        radii.append(_follow(r, light, sigma, psf_radius))
-    measured = np.array(radii)
-    largest = 0.25 * min(ny, nx)
+    ring = np.min(distance, axis=0).astype(int)
+    used = np.isfinite(noise)
+    n_rings = int(ring.max()) + 1
+    place = (nearest * n_rings + ring)[used]
+
+    def per_ring(weights: np.ndarray | None) -> np.ndarray:
+        total = np.bincount(place, weights, minlength=len(positions) * n_rings)
+        return total.reshape(len(positions), n_rings)
+
+    count = per_ring(None)
+    safe = np.maximum(count, 1)
+    mean = per_ring(image[used]) / safe
+    error = np.sqrt(per_ring(noise[used] ** 2)) / safe
+    seen = (count > 0) & ((mean >= 1.5 * error) | (np.arange(n_rings) == 0))
+    seen = np.logical_and.accumulate(seen, axis=1)
+    # A ring that neighbours cut counts as whole.
+    curve = np.cumsum(seen * np.maximum(mean, 0) * np.pi * (2 * np.arange(n_rings) + 1), axis=1)
+    measured = np.full(len(positions), psf_radius)
+    for number, last in enumerate(seen.sum(axis=1)):
+        if last >= 2 and curve[number, -1] > 0:
+            share = np.concatenate([[0.0], curve[number, :last] / curve[number, -1]])
+            measured[number] = np.interp(0.5, share, np.arange(last + 1))
     return np.clip(
         np.sqrt(np.maximum(measured**2 - psf_radius**2, (0.3 * psf_radius) ** 2)),
         0.3 * psf_radius,
-        max(largest, psf_radius),
+        max(0.25 * min(ny, nx), psf_radius),
     )
 
 
-def _follow(r: np.ndarray, light: np.ndarray, sigma: np.ndarray, psf_radius: float) -> float:
-    """Half-light radius of the rings that stand out of the noise."""
-    ring = np.floor(r).astype(int)
-    within = 0.0
-    curve: list[float] = []
-    for number in range(ring.max(initial=0) + 1):
-        here = (ring == number) & np.isfinite(sigma)
-        if not here.any():
-            break
-        mean = light[here].mean()
-        error = np.sqrt(np.mean(sigma[here] ** 2) / here.sum())
-        if number > 0 and mean < 1.5 * error:
-            break
-        # A ring that neighbours cut counts as whole.
-        within += max(mean, 0.0) * np.pi * (2 * number + 1)
-        curve.append(within)
-    if len(curve) < 2 or within <= 0:
-        return psf_radius
-    share = np.concatenate([[0.0], np.array(curve) / within])
-    return float(np.interp(0.5, share, np.arange(share.size)))
+def psf_half_radius(psf: AbstractPSF) -> float:
+    """Half-light radius of the mean PSF of all bands, in pixels."""
+    return _half_radius(psf_images(psf, 25).mean(axis=0))
 
 
 def _half_radius(image: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from diffdeblend.fit.ellipses import Ellipses, chi2_of_ellipses, is_ellipses
 from diffdeblend.fit.normal_matrix import (
     Fixed,
     low_grid,
+    matrix_grid,
     normal_by_modes,
     normal_by_pixels,
     prior_terms,
@@ -57,7 +58,8 @@ def evaluate(
         (_, chi2), gradient = jax.value_and_grad(half, has_aux=True)(unknowns)
 
     def by_pixels() -> Normal:
-        columns = _columns(unknowns, template, drawn, problem.grid, problem.grid)
+        wanted = matrix_grid(problem)
+        columns = _columns(unknowns, template, drawn, problem.grid, wanted)
         return normal_by_pixels(unknowns, template, problem, columns)
 
     def by_modes() -> Normal:

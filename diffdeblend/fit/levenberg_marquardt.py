@@ -43,7 +43,7 @@ class LevenbergMarquardt(eqx.Module):
         Marquardt (1963); Nielsen (1999), IMM-REP-1999-05; Kaufman (1975), BIT 15, 49.
     """
 
-    max_steps: int = eqx.field(static=True, default=60)
+    max_steps: int = eqx.field(static=True, default=50)
     # An array: another tolerance compiles nothing.
     tolerance: Float[Array, ""] = eqx.field(converter=as_float, default=0.05)
     fast_steps: int = eqx.field(static=True, default=25)

@@ -35,6 +35,12 @@ def low_grid(problem: Problem) -> Grid:
     return problem.grid.low(_LOW)
 
 
+def matrix_grid(problem: Problem) -> Grid:
+    """The grid of the modes that carry the exact matrix."""
+    share = problem.quality.matrix
+    return problem.grid if share >= 1 else problem.grid.low(share)
+
+
 def normal_by_modes(
     unknowns: Unknowns, template: Scene, problem: Problem, fixed: "Fixed", columns: Columns
 ) -> Normal:
@@ -97,10 +103,11 @@ def normal_by_pixels(
 ) -> Normal:
     """The matrix with the exact weight of every pixel; slower, for the end of a fit.
 
-    - `columns`: on all modes of the problem's grid.
+    - `columns`: on the modes of `matrix_grid`.
     """
-    grid = problem.grid
-    through = multiply(problem.psf, shift(grid.modes, unknowns.dx, unknowns.dy))
+    grid = matrix_grid(problem)
+    psf = low_modes(problem.psf, problem.grid, grid)
+    through = multiply(psf, shift(grid.modes, unknowns.dx, unknowns.dy))
     background = template.background
     sky = None if background is None else background.basis(grid)
     n_slots, n_modes = columns.n_slots, grid.modes.kx.size

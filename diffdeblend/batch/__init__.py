@@ -1,0 +1,1 @@
+"""Thousands of blends at once: cut, grouped by shape and fitted together."""

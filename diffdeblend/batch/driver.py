@@ -1,0 +1,86 @@
+"""Many tasks through compiled programs: chunks, threads, devices, memory."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffdeblend.batch.task import Bucket, Task, pack_tasks, psf_form
+
+# A compiled program for some tasks: packed tasks, PSFs and number of tasks to stacked results.
+Program = Callable[..., Any]
+# More in a chunk than this buys nothing on CPU, where tasks run one after the other.
+_MOST = 32
+
+
+def chunk_capacity(bucket: Bucket, n_bands: int, memory: float, itemsize: int = 4) -> int:
+    """How many tasks of a bucket go into one chunk: a power of two, as `memory` in bytes allows."""
+    pixels = n_bands * bucket.size**2
+    # Image and weight, and the results' matrices.
+    each = itemsize * (2 * pixels + (7 * bucket.sources) ** 2 + 1000)
+    fits = max(1, int(memory / each))
+    return min(_MOST, 1 << (fits.bit_length() - 1))
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    program: Program,
+    *,
+    memory: float,
+    ended: Callable[[list[int], Any], None],
+    with_numbers: bool = False,
+) -> None:
+    """Put every task through a compiled program.
+
+    Chunks run side by side on all cores of a CPU and on all devices. The first chunk of each bucket
+    compiles its program; others of that bucket wait for it.
+
+    - `memory`: bytes that the chunks under way may take together.
+    - `with_numbers`: call `program` with the numbers of its tasks as a last argument.
+    - `ended`: called in this thread with the numbers of some tasks and their stacked results.
+    """
+    groups: dict[Any, list[int]] = {}
+    for number, task in enumerate(tasks):
+        form = psf_form(task.blend.psf)
+        key = (task.bucket, task.blend.n_bands, task.blend.data.dtype, form)
+        groups.setdefault(key, []).append(number)
+    devices = jax.local_devices()
+    workers = max(len(devices), _cores()) if devices[0].platform == "cpu" else len(devices)
+
+    def run(chunk: list[int], of: Bucket, capacity: int, turn: int) -> tuple[list[int], Any]:
+        packed, psfs = pack_tasks([tasks[i] for i in chunk], of, capacity)
+        device = devices[turn % len(devices)]
+        inputs = jax.device_put((packed, psfs, np.int32(len(chunk))), device)
+        more = (chunk,) if with_numbers else ()
+        return chunk, jax.device_get(program(*inputs, *more))
+
+    # The largest first: what is left at the end is short.
+    waiting: dict[Any, list[tuple]] = {}
+    for key in sorted(groups, key=lambda k: -len(groups[k]) * k[0].size ** 2):
+        of, n_bands, dtype, _ = key
+        capacity = chunk_capacity(of, n_bands, memory / workers, dtype.itemsize)
+        rows = groups[key]
+        # Enough chunks that all workers have something to do, down to a few tasks each.
+        size = min(capacity, max(2, -(-len(rows) // (3 * workers))))
+        waiting[key] = [
+            (rows[i : i + size], of, capacity, turn)
+            for turn, i in enumerate(range(0, len(rows), size))
+        ]
+    with ThreadPoolExecutor(workers) as pool:
+        first = {pool.submit(run, *chunks[0]): key for key, chunks in waiting.items()}
+        running = set(first)
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                if future in first:
+                    rest = waiting[first.pop(future)][1:]
+                    running |= {pool.submit(run, *chunk) for chunk in rest}
+                ended(*future.result())
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

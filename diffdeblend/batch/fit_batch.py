@@ -1,0 +1,223 @@
+"""Fit any number of blends: ragged in, ragged out, a few compiled programs in between."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Int
+
+from diffdeblend.batch.blend import Blend
+from diffdeblend.batch.choose import choose_kinds
+from diffdeblend.batch.driver import run_tasks
+from diffdeblend.batch.prepare import Preparation, matrix_share
+from diffdeblend.batch.program import Setup, fit_in_turn
+from diffdeblend.batch.results import Found, empty, set_flags
+from diffdeblend.batch.task import Guess, Packed, Task
+from diffdeblend.components import Kind
+from diffdeblend.deblend.choose import n_parameters
+from diffdeblend.deblend.deblend import MODELS
+from diffdeblend.deblend.refine import DRAWN
+from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
+from diffdeblend.fit.fit import Method
+from diffdeblend.grid import Quality
+from diffdeblend.psf import AbstractPSF
+
+_BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
+
+
+def fit_batch(
+    blends: Iterable[Blend],
+    *,
+    model: str = "auto",
+    kinds: Sequence[Int[np.ndarray, "source"]] | None = None,
+    background: str = "constant",
+    model_error: float = 0.02,
+    trim: bool = True,
+    method: Method | optax.GradientTransformation | None = None,
+    restarts: int = 2,
+    covariance: bool = False,
+    memory: float = 1e9,
+    sizes: Sequence[int] = (64, 128, 256),
+    quality: Quality = DRAWN,
+    report: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Fit many blends with parametric models.
+
+    Each blend is fitted as if it were alone: what is found does not depend on the others. Programs
+    are compiled for a few sizes of stamp and numbers of sources; a second call compiles nothing.
+
+    - `blends`: from `make_blend`, `blend_of_arrays` or `cut_blends`; all with the same bands.
+    - `model`: of all sources, one of `MODELS` but for `"free_form"` and `"multi_gaussian"`. With
+        `"auto"` each source becomes the one of point, Sersic and bulge + disc of least BIC.
+    - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
+    - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
+    - `model_error`: how far models are from real galaxies, as a fraction of the local light, added
+        to the noise in quadrature. 0 for simulations from the same models.
+    - `trim`: cut stamps down to where the sources are seen; the cost follows the area.
+    - `method`: `LevenbergMarquardt()` by default; or any other method of `fit`, or any Optax
+        transformation.
+    - `restarts`: how many other starts a blend gets that does not converge.
+    - `covariance`: keep the covariance of all numbers of each blend.
+    - `memory`: bytes that stamps and results under way may take.
+    - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
+        padded to the next one. More of them fit faster and compile longer.
+    - `report`: called with the number of finished fits and of those known to be needed.
+
+    **Raises:** `ValueError` for an unknown model or background, bands that differ, or kinds that do
+    not fit the sources.
+    """
+    if model not in MODELS or model in ("free_form", "multi_gaussian"):
+        allowed = [name for name in MODELS if name not in ("free_form", "multi_gaussian")]
+        raise ValueError(f"`model` must be one of {', '.join(allowed)}; got {model!r}.")
+    if background not in _BACKGROUND_TERMS:
+        raise ValueError(f"`background` must be none, constant or linear; got {background!r}.")
+    if not 0 <= model_error < 1:
+        raise ValueError(f"`model_error` must be at least 0 and below 1; got {model_error}.")
+    chosen = MODELS[model]
+    prepare = Preparation(
+        model_error,
+        background != "none",
+        trim,
+        1.5 if chosen.index is None else chosen.index,
+        tuple(sizes),
+    )
+    given = list(blends)
+    if kinds is not None and len(kinds) != len(given):
+        raise ValueError(f"`kinds` needs one entry a blend, {len(given)}; got {len(kinds)}.")
+    tasks = []
+    for number, blend in enumerate(given):
+        kind = np.full(blend.n_sources, int(chosen.kind))
+        if kinds is not None:
+            kind = _checked_kinds(kinds[number], blend, number)
+        tasks.append(prepare.task(blend, kind))
+    bands = {task.blend.n_bands for task in tasks}
+    if len(bands) > 1:
+        raise ValueError(f"`blends` need one number of bands; got {sorted(bands)}.")
+    n_bands = bands.pop() if bands else 0
+    held = () if chosen.index is None or kinds is not None else ("index",)
+    share = matrix_share([task.blend.psf for task in tasks])
+    setup = Setup(replace(quality, matrix=share), background, held, covariance)
+    found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
+    run = _Run(found, tasks, _method(method), setup, memory, report)
+    run.fit(range(len(tasks)), accept=_any)
+    run.restart(restarts)
+    if model == "auto" and kinds is None:
+        better = choose_kinds(found, tasks, setup, memory)
+        run.fit(better, guesses=better, accept=_least_bic)
+    set_flags(found, tasks)
+    return found
+
+
+class _Run:
+    """Fits under way: all of them end in `found`."""
+
+    def __init__(
+        self,
+        found: Found,
+        tasks: list[Task],
+        method: Method,
+        setup: Setup,
+        memory: float,
+        report: Callable[[int, int], None] | None,
+    ):
+        self.found, self.tasks, self.method, self.setup = found, tasks, method, setup
+        self.memory, self.report = memory, report
+        self.finished = self.needed = 0
+
+    def fit(
+        self,
+        numbers: Iterable[int],
+        *,
+        accept: Callable[[Found, Found, int, int], bool],
+        guesses: dict[int, Guess] | None = None,
+        method: Method | None = None,
+    ) -> None:
+        """Fit some of the blends, from other starts where given; keep what `accept` likes."""
+        which = list(numbers)
+        tasks = [
+            self.tasks[n] if guesses is None else replace(self.tasks[n], guess=guesses[n])
+            for n in which
+        ]
+        self.needed += len(which)
+
+        def ended(places: list[int], fit: Fit) -> None:
+            own = [tasks[p] for p in places]
+            if accept is _any:
+                self._keep([which[p] for p in places], own, fit)
+            else:
+                trial = empty(own, self.found.bands, self.found.sky.shape[2])
+                trial.put(range(len(own)), own, fit)
+                kept = [i for i, p in enumerate(places) if accept(trial, self.found, i, which[p])]
+                if kept:
+                    part = jax.tree.map(lambda leaf: leaf[np.array(kept)], fit)
+                    self._keep([which[places[i]] for i in kept], [own[i] for i in kept], part)
+            self.finished += len(places)
+            if self.report is not None:
+                self.report(self.finished, self.needed)
+
+        program = partial(_call, method or self.method, self.setup)
+        run_tasks(tasks, program, memory=self.memory, ended=ended)
+
+    def _keep(self, numbers: list[int], tasks: list[Task], fit: Fit) -> None:
+        self.found.put(numbers, tasks, fit)
+        if self.setup.covariance:
+            for place, number in enumerate(numbers):
+                self.found.covariance[number] = jax.tree.map(
+                    lambda leaf, p=place: leaf[p], fit.covariance
+                )
+
+    def restart(self, times: int) -> None:
+        """Other starts for what did not converge: rounder and smaller, then larger."""
+        for turn in range(times):
+            left = np.flatnonzero(~self.found.converged & (self.found.n_pixels.sum(axis=1) > 0))
+            guesses = {}
+            for number in left:
+                guess = self.tasks[int(number)].guess
+                factor = (0.6, 1.6)[turn % 2]
+                guesses[int(number)] = replace(guess, radius=guess.radius * factor)
+            if guesses:
+                self.fit(guesses, guesses=guesses, accept=_converged_or_lower)
+
+
+def _call(method: Method, setup: Setup, packed: Packed, psfs: AbstractPSF, count: Any) -> Fit:
+    return fit_in_turn(packed, psfs, count, method, setup)
+
+
+def _any(*_: Any) -> bool:
+    return True
+
+
+def _converged_or_lower(trial: Found, found: Found, i: int, n: int) -> bool:
+    lower = trial.value[i] < found.value[n] - 1 or not np.isfinite(found.value[n])
+    near = trial.value[i] < found.value[n] + 1
+    return bool(trial.finite[i] and (lower or (trial.converged[i] and near)))
+
+
+def _least_bic(trial: Found, found: Found, i: int, n: int) -> bool:
+    def criterion(of: Found, number: int) -> float:
+        kinds = of.kind[of.rows(number)]
+        count = sum(n_parameters(Kind(int(k)), of.bands) for k in kinds)
+        return 2 * of.value[number] + count * np.log(max(of.n_pixels[number].sum(), 2))
+
+    return bool(trial.finite[i] and criterion(trial, i) < criterion(found, n))
+
+
+def _method(method: Method | optax.GradientTransformation | None) -> Method:
+    if method is None:
+        return LevenbergMarquardt()
+    return method if isinstance(method, Method) else FirstOrder(method)
+
+
+def _checked_kinds(kind: Any, blend: Blend, number: int) -> Int[np.ndarray, "source"]:
+    array = np.asarray(kind)
+    allowed = (Kind.POINT, Kind.SERSIC, Kind.BULGE_DISC)
+    if array.shape != (blend.n_sources,) or not np.isin(array, allowed).all():
+        raise ValueError(
+            f"`kinds` of blend {number} needs {blend.n_sources} of point (0), Sersic (1) and "
+            f"bulge + disc (2); got {array.tolist()}."
+        )
+    return array.astype(int)

@@ -1,0 +1,129 @@
+"""The compiled part of a batch: blend after blend by the same single fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from diffdeblend.background import AbstractBackground, ConstantBackground, PolynomialBackground
+from diffdeblend.batch.task import Packed
+from diffdeblend.components import AnySource, AnyStack
+from diffdeblend.fit.fit import Fit, Method, assess, solve
+from diffdeblend.fit.objective import make_problem
+from diffdeblend.fit.prior import ShapePrior, shape_prior
+from diffdeblend.fit.unknowns import free_numbers
+from diffdeblend.grid import Quality
+from diffdeblend.parameters import domains
+from diffdeblend.psf import AbstractPSF
+from diffdeblend.scene import Scene
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all fits of a batch share and what is compiled in.
+
+    - `background`: `"none"`, `"constant"` or `"linear"`.
+    - `held`: names of the shape parameters that are held.
+    - `covariance`: whether to return the covariance of all numbers, besides their errors.
+    """
+
+    quality: Quality
+    background: str = "constant"
+    held: tuple[str, ...] = ()
+    covariance: bool = False
+
+
+def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit:
+    """The fit of one blend: arrays without the leading axis of `Packed`. Pure."""
+    start, prior = start_of(task, setup)
+    free = free_numbers(start, None)
+    if setup.held:
+        names = [
+            name
+            for name in domains(start.sources[0].member(0))
+            for _ in range(getattr(start.sources[0].member(0), name).size)
+        ]
+        varied = jnp.asarray([name not in setup.held for name in names], free.shape[0].dtype)
+        free = eqx.tree_at(lambda f: f.shape, free, (free.shape[0] * varied,))
+    problem = make_problem(task.data, task.weight, psf, free, prior, setup.quality)
+    found = assess(solve(start, problem, method), start, problem)
+    if not setup.covariance:
+        found = eqx.tree_at(lambda f: f.covariance, found, None)
+    return found
+
+
+def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
+    """The scene that a fit starts from, and its prior."""
+    n_bands, dtype = task.data.shape[0], task.data.dtype
+    n_sources = task.kind.shape[0]
+
+    def stack(x: Array, y: Array, radius: Array, index: Array, ratio: Array, e: Array) -> AnyStack:
+        members = jax.vmap(AnySource)(
+            jnp.zeros((n_sources, AnySource.parts, n_bands), dtype),
+            x,
+            y,
+            radius,
+            index,
+            ratio,
+            e,
+            task.kind,
+        )
+        rank = jnp.where(task.active, jnp.arange(n_sources), -1).astype(jnp.int32)
+        return AnyStack(members, task.active, rank, task.slot_owner, task.slot_part)
+
+    sky = background_of(setup.background, n_bands, dtype)
+    columns = [task.start[:, i] for i in range(5)]
+    start = Scene([stack(*columns, task.start[:, 5:])], sky)
+    still = jnp.zeros_like(task.start[:, 5:])
+    one = jnp.ones_like(task.home[:, 0])
+    home = stack(task.home[:, 0], task.home[:, 1], task.home[:, 2], 1.5 * one, 0.4 * one, still)
+    return start, shape_prior(Scene([home]))
+
+
+def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackground | None:
+    """A sky of zero."""
+    if word == "none":
+        return None
+    if word == "constant":
+        return ConstantBackground(jnp.zeros(n_bands, dtype))
+    return PolynomialBackground(jnp.zeros((n_bands, 3), dtype))
+
+
+@eqx.filter_jit
+def fit_in_turn(
+    tasks: Packed, psfs: AbstractPSF, count: Int[Array, ""], method: Method, setup: Setup
+) -> Fit:
+    """The first `count` tasks one after the other; what is returned has a leading axis.
+
+    For CPU: what one blend needs stays in the cache, and each stops when it is done. Padding costs
+    nothing.
+    """
+    return in_turn(lambda task, psf: fit_one(task, psf, method, setup), tasks, psfs, count)
+
+
+def in_turn(
+    one: Callable[..., Any],
+    tasks: Packed,
+    psfs: AbstractPSF,
+    count: Int[Array, ""],
+    *extras: Any,
+) -> Any:
+    """`one(task, psf, *extras)` for the first `count` tasks, results with a leading axis."""
+
+    def at(i: Array) -> Any:
+        task, own = jax.tree.map(lambda leaf: leaf[i], (tasks, extras))
+        return one(task, jax.tree.map(lambda leaf: leaf[task.psf], psfs), *own)
+
+    def body(i: Array, found: Any) -> Any:
+        return jax.tree.map(lambda all_, new: all_.at[i].set(new), found, at(i))
+
+    n = tasks.data.shape[0]
+    tasks, extras = jax.tree.map(jnp.asarray, (tasks, extras))
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((n, *leaf.shape), leaf.dtype), jax.eval_shape(at, jnp.asarray(0))
+    )
+    return jax.lax.fori_loop(0, count, body, empty)

@@ -1,0 +1,175 @@
+"""From ragged blends to arrays of a few static shapes. Host side, numpy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from diffdeblend.batch.blend import Blend
+from diffdeblend.components import Kind
+from diffdeblend.psf import AbstractPSF
+
+# Numbers of sources that programs are compiled for.
+_SOURCES = (4, 8, 12, 16, 24, 32, 48, 64)
+
+
+def padded_to(value: int, ladder: Sequence[int]) -> int:
+    """The least rung that is not below a value; multiples of the last one beyond."""
+    for rung in ladder:
+        if value <= rung:
+            return rung
+    return ladder[-1] * -(-value // ladder[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """Where a fit of some sources starts; one number a source, shapes two.
+
+    - `home_x`, `home_y`, `home_radius`: where the prior expects them.
+    """
+
+    kind: Int[np.ndarray, "source"]
+    x: Float[np.ndarray, "source"]
+    y: Float[np.ndarray, "source"]
+    radius: Float[np.ndarray, "source"]
+    index: Float[np.ndarray, "source"]
+    radius_ratio: Float[np.ndarray, "source"]
+    ellipticity: Float[np.ndarray, "source 2"]
+    home_x: Float[np.ndarray, "source"]
+    home_y: Float[np.ndarray, "source"]
+    home_radius: Float[np.ndarray, "source"]
+
+    def shifted(self, x: float, y: float) -> "Guess":
+        """The same on a stamp whose first pixel is at (x, y)."""
+        return replace(
+            self,
+            x=self.x - x,
+            y=self.y - y,
+            home_x=self.home_x - x,
+            home_y=self.home_y - y,
+        )
+
+
+def first_guess(
+    positions: Float[np.ndarray, "source 2"],
+    radius: Float[np.ndarray, "source"],
+    kind: Int[np.ndarray, "source"],
+    index: float,
+) -> Guess:
+    """Round sources at positions (x, y) with these half-light radii."""
+    n = len(positions)
+    x, y = positions[:, 0].astype(float), positions[:, 1].astype(float)
+    return Guess(
+        kind=kind,
+        x=x,
+        y=y,
+        radius=radius,
+        index=np.full(n, index),
+        radius_ratio=np.full(n, 0.4),
+        ellipticity=np.zeros((n, 2)),
+        home_x=x,
+        home_y=y,
+        home_radius=radius,
+    )
+
+
+class Bucket(NamedTuple):
+    """What one program is compiled for."""
+
+    size: int
+    sources: int
+    slots: int
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One fit to be made.
+
+    - `blend`: pixels in units in which the noise is about 1; `unit`: of each band.
+    - `sizes`: heights and widths of stamps that programs are compiled for.
+    """
+
+    blend: Blend
+    unit: Float[np.ndarray, "band"]
+    guess: Guess
+    sizes: tuple[int, ...]
+
+    @property
+    def bucket(self) -> Bucket:
+        """The least bucket that holds the task.
+
+        It depends on the task alone, so that no result depends on which others there are.
+        """
+        n = len(self.guess.kind)
+        sources = 1 if n == 1 and len(self.sizes) == 1 else padded_to(n, _SOURCES)
+        # One source has always two: the program of all trials of its kind.
+        double = sources == 1 or (self.guess.kind == Kind.BULGE_DISC).any()
+        slots = 2 * sources if double else sources
+        return Bucket(padded_to(max(self.blend.shape), self.sizes), sources, slots)
+
+
+class Packed(NamedTuple):
+    """Tasks of one bucket side by side: every array has a leading axis of the tasks."""
+
+    data: Float[np.ndarray, "n band y x"]
+    weight: Float[np.ndarray, "n band y x"]
+    psf: Int[np.ndarray, "n"]
+    kind: Int[np.ndarray, "n source"]
+    active: Bool[np.ndarray, "n source"]
+    slot_owner: Int[np.ndarray, "n slot"]
+    slot_part: Int[np.ndarray, "n slot"]
+    start: Float[np.ndarray, "n source 7"]
+    home: Float[np.ndarray, "n source 3"]
+
+
+def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:
+    """The tasks side by side, and their different PSFs stacked.
+
+    What is beyond the last task, source or pixel is padding: not active, without weight.
+    """
+    n_bands, dtype = tasks[0].blend.n_bands, tasks[0].blend.data.dtype
+    shape = (capacity, n_bands, bucket.size, bucket.size)
+    data, weight = np.zeros(shape, dtype), np.zeros(shape, dtype)
+    active = np.zeros((capacity, bucket.sources), bool)
+    kind = np.full((capacity, bucket.sources), int(Kind.SERSIC), np.int32)
+    owner = np.full((capacity, bucket.slots), bucket.sources, np.int32)
+    part = np.zeros((capacity, bucket.slots), np.int32)
+    # Valid values everywhere: padding must not make NaN.
+    start = np.tile(np.array([0, 0, 1, 1, 0.4, 0, 0], dtype), (capacity, bucket.sources, 1))
+    home = np.tile(np.array([0, 0, 1], dtype), (capacity, bucket.sources, 1))
+    places: dict[int, int] = {}
+    psfs: list[AbstractPSF] = []
+    index = np.zeros(capacity, np.int32)
+    for i, task in enumerate(tasks):
+        blend, guess = task.blend, task.guess
+        ny, nx = blend.shape
+        data[i, :, :ny, :nx] = blend.data
+        weight[i, :, :ny, :nx] = blend.weight
+        n = len(guess.kind)
+        active[i, :n] = True
+        kind[i, :n] = guess.kind
+        parts = np.where(guess.kind == Kind.BULGE_DISC, 2, 1)
+        lit = int(parts.sum())
+        owner[i, :lit] = np.repeat(np.arange(n), parts)
+        part[i, :lit] = np.concatenate([np.arange(p) for p in parts])
+        shapes = (guess.x, guess.y, guess.radius, guess.index, guess.radius_ratio)
+        start[i, :n, :5] = np.stack(shapes, axis=1)
+        start[i, :n, 5:] = guess.ellipticity
+        home[i, :n] = np.stack([guess.home_x, guess.home_y, guess.home_radius], axis=1)
+        if id(blend.psf) not in places:
+            places[id(blend.psf)] = len(psfs)
+            psfs.append(blend.psf)
+        index[i] = places[id(blend.psf)]
+    # A power of two of PSFs: few numbers to compile for.
+    room = 1 << (len(psfs) - 1).bit_length()
+    filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
+    return Packed(data, weight, index, kind, active, owner, part, start, home), stacked
+
+
+def psf_form(psf: AbstractPSF) -> tuple:
+    """What two PSFs must share to be stacked."""
+    return jax.tree.structure(psf), tuple(np.shape(leaf) for leaf in jax.tree.leaves(psf))
