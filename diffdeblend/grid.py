@@ -16,14 +16,15 @@ class Quality:
     - `cut`: highest mode in units of the pixel grid's Nyquist frequency; above 1, power beyond
         Nyquist is drawn too and folds back as in a real camera.
     - `corrections`: keep the PSF's wings and the wings of extended profiles from wrapping around.
-    - `matrix`: share of the modes on each axis of which the exact Gauss-Newton matrix is made; less
-        than all where the PSF passes nothing beyond.
+    - `matrix`: highest mode of the exact Gauss-Newton matrix, in units of Nyquist; below `cut` where
+        the PSF passes next to nothing beyond. At 0.5 or less its images are drawn at every second
+        pixel, with weights averaged over 2 x 2 pixels: exact where these are even.
     """
 
     padding: float
     cut: float
     corrections: bool
-    matrix: float = 1.0
+    matrix: float = np.inf
 
 
 # For fits, several times faster than the other two: 1e-3 of a compact source's light (7e-3 where it

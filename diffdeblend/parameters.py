@@ -60,7 +60,7 @@ class Positive:
     image: ClassVar[bool] = False
     step: float = 0.7
     width: float = 0.8
-    wall: float = 2.0
+    wall: float = 3.0
 
     def to_real(self, value: Array) -> Array:
         # A start value of exactly zero must not become -inf.
@@ -129,7 +129,8 @@ class PositiveImage:
 
 real: Mapping[str, Any] = {"domain": Real()}
 positive: Mapping[str, Any] = {"domain": Positive()}
-unit_disk: Mapping[str, Any] = {"domain": UnitDisk()}
+DISK = UnitDisk()
+unit_disk: Mapping[str, Any] = {"domain": DISK}
 positive_image: Mapping[str, Any] = {"domain": PositiveImage()}
 
 
@@ -201,3 +202,8 @@ def per_parameter(module: eqx.Module, attribute: str) -> Float[Array, "parameter
         for name, domain in domains(module).items()
     ]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
+
+
+def names_of(module: eqx.Module) -> list[str]:
+    """The field of each entry of the vector of `pack`."""
+    return [name for name in domains(module) for _ in range(getattr(module, name).size)]

@@ -74,6 +74,8 @@ def make_sources(example: Example, seed: int = 0) -> Sources:
         "g2_err": where(~point, 0.012),
         "radius_ratio": where(bulge, 0.4),
         "radius_ratio_err": where(bulge, 0.05),
+        "shear_ratio": where(bulge, 0.8),
+        "shear_ratio_err": where(bulge, 0.2),
     }
     flags = np.zeros(n, dtype=int)
     flags[-1] = Flag.NEGATIVE_FLUX | Flag.NEAR_EDGE

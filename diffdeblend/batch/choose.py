@@ -108,11 +108,15 @@ def choose_kinds(
     of_trials = replace(setup, background="none", held=(), covariance=False)
     run_tasks(trials, partial(_call, _try, of_trials), memory=memory, ended=ended)
     best = np.where(np.isfinite(values).any(axis=1), np.argmin(values, axis=1), 1)
-    changed = {}
+    changed: dict[int, Guess] = {}
+    light = np.abs(np.nan_to_num(found.flux / found.flux_err)).max(axis=1)
     for source in sources[best[sources] != 1]:
         number = int(found.blend[source])
         guess = changed.setdefault(number, guesses[number])
         place = int(source - found.first[number])
+        rows = found.rows(number)
+        # What a bright source as the wrong kind has left may have spoilt its faint neighbours.
+        _start_again(guess, tasks[number].guess, light[rows] < 0.2 * light[source])
         member, blend = fitted[int(source), int(best[source])]
         _take(guess, place, member, blend, _TRIED[int(best[source])])
     return changed
@@ -251,11 +255,18 @@ def _as_kind(guess: Guess, kind: Kind) -> Guess:
     )
 
 
+def _start_again(guess: Guess, first: Guess, which: np.ndarray) -> None:
+    """Bring some sources, if they are still Sersic galaxies, back to their first start."""
+    which = which & (guess.kind == Kind.SERSIC)
+    for name in ("x", "y", "radius", "index", "ellipticity"):
+        getattr(guess, name)[which] = getattr(first, name)[which]
+
+
 def _take(guess: Guess, place: int, member: AnySource, blend: Blend, kind: Kind) -> None:
     """Put a fitted trial into the start of its blend."""
     guess.kind[place] = int(kind)
     guess.x[place] = float(member.x) + blend.origin[0]
     guess.y[place] = float(member.y) + blend.origin[1]
-    for name in ("radius", "index", "radius_ratio"):
+    for name in ("radius", "index", "radius_ratio", "shear_ratio"):
         getattr(guess, name)[place] = float(getattr(member, name))
     guess.ellipticity[place] = np.asarray(member.ellipticity)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Int
@@ -13,19 +14,20 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
-from diffdeblend.batch.prepare import Preparation, matrix_share
+from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
 from diffdeblend.batch.results import Found, empty, set_flags
 from diffdeblend.batch.task import Guess, Packed, Task
 from diffdeblend.components import Kind
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.deblend import MODELS
-from diffdeblend.deblend.refine import DRAWN
 from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
 from diffdeblend.psf import AbstractPSF
 
+# Steps of a fit after which kinds are chosen.
+_FIRST_STEPS = 15
 _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
 
 
@@ -36,13 +38,14 @@ def fit_batch(
     kinds: Sequence[Int[np.ndarray, "source"]] | None = None,
     background: str = "constant",
     model_error: float = 0.02,
+    position_error: float = 0.5,
     trim: bool = True,
     method: Method | optax.GradientTransformation | None = None,
     restarts: int = 2,
     covariance: bool = False,
     memory: float = 1e9,
     sizes: Sequence[int] = (64, 128, 256),
-    quality: Quality = DRAWN,
+    quality: Quality | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Fit many blends with parametric models.
@@ -57,6 +60,7 @@ def fit_batch(
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `model_error`: how far models are from real galaxies, as a fraction of the local light, added
         to the noise in quadrature. 0 for simulations from the same models.
+    - `position_error`: standard deviation of the positions given, in pixels and along each axis.
     - `trim`: cut stamps down to where the sources are seen; the cost follows the area.
     - `method`: `LevenbergMarquardt()` by default; or any other method of `fit`, or any Optax
         transformation.
@@ -65,6 +69,7 @@ def fit_batch(
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
         padded to the next one. More of them fit faster and compile longer.
+    - `quality`: how finely scenes are drawn; by default as finely as the PSFs ask for.
     - `report`: called with the number of finished fits and of those known to be needed.
 
     **Raises:** `ValueError` for an unknown model or background, bands that differ, or kinds that do
@@ -99,15 +104,24 @@ def fit_batch(
         raise ValueError(f"`blends` need one number of bands; got {sorted(bands)}.")
     n_bands = bands.pop() if bands else 0
     held = () if chosen.index is None or kinds is not None else ("index",)
-    share = matrix_share([task.blend.psf for task in tasks])
-    setup = Setup(replace(quality, matrix=share), background, held, covariance)
+    if quality is None:
+        quality = quality_for([task.blend.psf for task in tasks])
+    setup = Setup(quality, background, held, position_error, covariance)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
-    run.fit(range(len(tasks)), accept=_any)
-    run.restart(restarts)
-    if model == "auto" and kinds is None:
+    chooses = model == "auto" and kinds is None
+    # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
+    short = isinstance(run.method, LevenbergMarquardt) and chooses
+    first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
+    run.fit(range(len(tasks)), accept=_any, method=first)
+    if chooses:
         better = choose_kinds(found, tasks, setup, memory)
         run.fit(better, guesses=better, accept=_least_bic)
+        left = np.flatnonzero(~found.converged & (found.n_pixels.sum(axis=1) > 0)).tolist()
+        run.fit(
+            left, guesses={n: found.guess(n, tasks[n]) for n in left}, accept=_converged_or_lower
+        )
+    run.restart(restarts)
     set_flags(found, tasks)
     return found
 

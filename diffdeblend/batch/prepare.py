@@ -12,13 +12,18 @@ from diffdeblend.batch.task import Task, first_guess
 from diffdeblend.batch.trim import sources_box, trimmed
 from diffdeblend.deblend.start import psf_half_radius, radii_in_image
 from diffdeblend.detect.peaks import psf_images, sky_level
+from diffdeblend.grid import Quality
 from diffdeblend.psf import AbstractPSF
 
+# Half-light radius that a source is expected to have, at most, in units of the PSF's.
+_TYPICAL = 1.2
 # A median of that many pixels knows the sky to a fiftieth of the noise; of all, it takes as long
 # as the fit.
 _SKY_PIXELS = 2500
 # Of so many PSFs each is looked at; of more, so many.
 _MANY_PSFS = 64
+# Highest modes in units of Nyquist, for drawing and for the exact matrix.
+_CUTS, _MATRIX_CUTS = (0.7, 0.78, 0.9, 1.0), (0.5, 0.7, 1.0)
 
 
 @dataclass
@@ -66,12 +71,19 @@ class Preparation:
         safe = np.where(depth > 0, depth, 1)
         image, noise = weighted / safe, np.where(depth > 0, 1 / np.sqrt(safe), np.inf)
         radius = radii_in_image(image, noise, blend.positions, psf_radius)
+        # A faint source in the wings of a bright one looks wide.
+        pixel = np.clip(
+            np.floor(blend.positions + 0.5).astype(int), 0, np.array(image.shape)[::-1] - 1
+        )
+        peak = image[pixel[:, 1], pixel[:, 0]]
+        home = np.minimum(radius, _TYPICAL * psf_radius)
+        radius = np.where(peak > 0.3 * peak.max(), radius, home)
         weight = self._lenient(blend.weight, light)
         unit = noise_unit(blend.weight)
         of_band = unit.astype(blend.data.dtype)[:, None, None]
         scaled = replace(blend, data=blend.data / of_band, weight=weight * of_band * of_band)
         return Task(
-            scaled, unit, first_guess(blend.positions, radius, kind, self.index), self.sizes
+            scaled, unit, first_guess(blend.positions, radius, home, kind, self.index), self.sizes
         )
 
     def _lenient(self, weight: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -100,25 +112,30 @@ def noise_unit(weight: Float[np.ndarray, "band y x"]) -> Float[np.ndarray, "band
     return 2.0**exponent
 
 
-def matrix_share(psfs: Sequence[AbstractPSF]) -> float:
-    """The share of the modes on each axis that the PSFs pass to the exact matrix.
+def quality_for(psfs: Sequence[AbstractPSF]) -> Quality:
+    """How finely to draw what is seen through these PSFs.
 
-    What is left out holds less than 1 % of what fixes the position of a star.
+    Modes that are left out hold less than a millionth of the power of a star, and less than a
+    hundredth of what fixes its position in the exact matrix.
     """
     seen = {id(psf): psf for psf in psfs}
-    shares = (0.5, 0.7, 1.0)
     if len(seen) > _MANY_PSFS:
         seen = dict(list(seen.items())[:: len(seen) // _MANY_PSFS])
-    needed = shares[0]
-    axis = np.fft.fftfreq(64)
-    frequency = np.maximum(np.abs(axis)[:, None], np.abs(axis)) * 2
+    axis = 2 * np.fft.fftfreq(128)
+    frequency = np.maximum(np.abs(axis)[:, None], np.abs(axis))
     squared = axis[:, None] ** 2 + axis**2
+    cut, matrix = _CUTS[0], _MATRIX_CUTS[0]
     for psf in seen.values():
-        image = psf_images(psf, 33)
-        power = np.abs(np.fft.fft2(image, (64, 64))) ** 2 * squared
-        for share in shares:
-            left = power[:, frequency > share].sum(axis=1) / power.sum(axis=(1, 2))
-            if (left < 0.01).all():
-                break
-        needed = max(needed, share)
-    return needed
+        power = np.abs(np.fft.fft2(psf_images(psf, 61), (128, 128))) ** 2
+        cut = max(cut, _enough(power, frequency, _CUTS, 1e-6))
+        matrix = max(matrix, _enough(power * squared, frequency, _MATRIX_CUTS, 1e-2))
+    return Quality(padding=1.2, cut=cut, corrections=False, matrix=matrix)
+
+
+def _enough(
+    power: np.ndarray, frequency: np.ndarray, cuts: Sequence[float], left_out: float
+) -> float:
+    for cut in cuts:
+        if (power[:, frequency > cut].sum(axis=1) <= left_out * power.sum(axis=(1, 2))).all():
+            return cut
+    return cuts[-1]

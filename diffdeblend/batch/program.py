@@ -12,12 +12,13 @@ from jaxtyping import Array, Int
 from diffdeblend.background import AbstractBackground, ConstantBackground, PolynomialBackground
 from diffdeblend.batch.task import Packed
 from diffdeblend.components import AnySource, AnyStack
+from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.fit.fit import Fit, Method, assess, solve
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.prior import ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.grid import Quality
-from diffdeblend.parameters import domains
+from diffdeblend.parameters import names_of
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
@@ -28,12 +29,14 @@ class Setup:
 
     - `background`: `"none"`, `"constant"` or `"linear"`.
     - `held`: names of the shape parameters that are held.
+    - `position_error`: standard deviation of the positions given, in pixels.
     - `covariance`: whether to return the covariance of all numbers, besides their errors.
     """
 
     quality: Quality
     background: str = "constant"
     held: tuple[str, ...] = ()
+    position_error: float = 0.5
     covariance: bool = False
 
 
@@ -42,11 +45,7 @@ def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit
     start, prior = start_of(task, setup)
     free = free_numbers(start, None)
     if setup.held:
-        names = [
-            name
-            for name in domains(start.sources[0].member(0))
-            for _ in range(getattr(start.sources[0].member(0), name).size)
-        ]
+        names = names_of(start.sources[0].member(0))
         varied = jnp.asarray([name not in setup.held for name in names], free.shape[0].dtype)
         free = eqx.tree_at(lambda f: f.shape, free, (free.shape[0] * varied,))
     problem = make_problem(task.data, task.weight, psf, free, prior, setup.quality)
@@ -61,7 +60,9 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
     n_bands, dtype = task.data.shape[0], task.data.dtype
     n_sources = task.kind.shape[0]
 
-    def stack(x: Array, y: Array, radius: Array, index: Array, ratio: Array, e: Array) -> AnyStack:
+    def stack(
+        x: Array, y: Array, radius: Array, index: Array, ratio: Array, shear: Array, e: Array
+    ) -> AnyStack:
         members = jax.vmap(AnySource)(
             jnp.zeros((n_sources, AnySource.parts, n_bands), dtype),
             x,
@@ -71,17 +72,19 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
             ratio,
             e,
             task.kind,
+            shear,
         )
         rank = jnp.where(task.active, jnp.arange(n_sources), -1).astype(jnp.int32)
         return AnyStack(members, task.active, rank, task.slot_owner, task.slot_part)
 
     sky = background_of(setup.background, n_bands, dtype)
-    columns = [task.start[:, i] for i in range(5)]
-    start = Scene([stack(*columns, task.start[:, 5:])], sky)
-    still = jnp.zeros_like(task.start[:, 5:])
+    columns = [task.start[:, i] for i in range(6)]
+    start = Scene([stack(*columns, task.start[:, 6:])], sky)
+    still = jnp.zeros_like(task.start[:, 6:])
     one = jnp.ones_like(task.home[:, 0])
-    home = stack(task.home[:, 0], task.home[:, 1], task.home[:, 2], 1.5 * one, 0.4 * one, still)
-    return start, shape_prior(Scene([home]))
+    places = [task.home[:, i] for i in range(3)]
+    home = stack(*places, 1.5 * one, 0.4 * one, BULGE_SHEAR * one, still)
+    return start, shape_prior(Scene([home]), position_error=setup.position_error)
 
 
 def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackground | None:

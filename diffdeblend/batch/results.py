@@ -13,7 +13,7 @@ from diffdeblend.components import AnySource, Kind
 from diffdeblend.deblend.catalog import FLAG_MEANINGS, Flag, versions
 from diffdeblend.fit import Fit
 
-_SHAPES = ("radius", "index", "radius_ratio")
+_SHAPES = ("radius", "index", "radius_ratio", "shear_ratio")
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class Found:
     - `blend`: the blend that a source is in; `row`: its row in the caller's catalogue.
     - `kind`: a `Kind`.
     - `x`, `y`: centre in pixels of the image that the stamp was cut from; `radius` (half-light, in
-        pixels), `index`, `radius_ratio`, `ellipticity` (g1, g2): as in `AnySource`.
+        pixels), `index`, `radius_ratio`, `shear_ratio`, `ellipticity` (g1, g2): as in `AnySource`.
     - `flux`: total flux, `(source, band)`; `bulge_flux`: that of the bulge, 0 without one.
     - each with its error, one standard deviation, under its name with `_err`.
     - `flags`: bits of `Flag`.
@@ -47,6 +47,7 @@ class Found:
     radius: Float[np.ndarray, "source"]
     index: Float[np.ndarray, "source"]
     radius_ratio: Float[np.ndarray, "source"]
+    shear_ratio: Float[np.ndarray, "source"]
     ellipticity: Float[np.ndarray, "source 2"]
     flux: Float[np.ndarray, "source band"]
     bulge_flux: Float[np.ndarray, "source band"]
@@ -55,6 +56,7 @@ class Found:
     radius_err: Float[np.ndarray, "source"]
     index_err: Float[np.ndarray, "source"]
     radius_ratio_err: Float[np.ndarray, "source"]
+    shear_ratio_err: Float[np.ndarray, "source"]
     ellipticity_err: Float[np.ndarray, "source 2"]
     flux_err: Float[np.ndarray, "source band"]
     bulge_flux_err: Float[np.ndarray, "source band"]
@@ -139,6 +141,7 @@ class Found:
             radius=self.radius[rows].copy(),
             index=self.index[rows].copy(),
             radius_ratio=self.radius_ratio[rows].copy(),
+            shear_ratio=self.shear_ratio[rows].copy(),
             ellipticity=self.ellipticity[rows].copy(),
             home_x=like.guess.home_x,
             home_y=like.guess.home_y,
@@ -175,6 +178,7 @@ class Found:
             add(f"{name}_err", self.ellipticity_err[:, number], "Its standard deviation")
         for name, what in (
             ("index", "Sersic index"),
+            ("shear_ratio", "Shear of bulge over disc"),
             ("radius_ratio", "Radius of bulge over disc"),
         ):
             add(name, getattr(self, name), what)
@@ -233,7 +237,8 @@ def set_flags(found: Found, tasks: Sequence[Task]) -> None:
     galaxy = found.kind != Kind.POINT
     sersic = found.kind == Kind.SERSIC
     shapes = dict.fromkeys(("radius", "ellipticity"), galaxy)
-    shapes |= {"index": sersic, "radius_ratio": found.kind == Kind.BULGE_DISC}
+    bulge = found.kind == Kind.BULGE_DISC
+    shapes |= {"index": sersic, "radius_ratio": bulge, "shear_ratio": bulge}
     # What a kind does not have, or what was held, has no value to speak of.
     for name, has in shapes.items():
         for column in (name, f"{name}_err"):

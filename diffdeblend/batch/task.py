@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.components import Kind
+from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.psf import AbstractPSF
 
 # Numbers of sources that programs are compiled for.
@@ -37,6 +38,7 @@ class Guess:
     radius: Float[np.ndarray, "source"]
     index: Float[np.ndarray, "source"]
     radius_ratio: Float[np.ndarray, "source"]
+    shear_ratio: Float[np.ndarray, "source"]
     ellipticity: Float[np.ndarray, "source 2"]
     home_x: Float[np.ndarray, "source"]
     home_y: Float[np.ndarray, "source"]
@@ -56,10 +58,11 @@ class Guess:
 def first_guess(
     positions: Float[np.ndarray, "source 2"],
     radius: Float[np.ndarray, "source"],
+    home_radius: Float[np.ndarray, "source"],
     kind: Int[np.ndarray, "source"],
     index: float,
 ) -> Guess:
-    """Round sources at positions (x, y) with these half-light radii."""
+    """Round sources at positions (x, y), with half-light radii to start from and to expect."""
     n = len(positions)
     x, y = positions[:, 0].astype(float), positions[:, 1].astype(float)
     return Guess(
@@ -69,10 +72,11 @@ def first_guess(
         radius=radius,
         index=np.full(n, index),
         radius_ratio=np.full(n, 0.4),
+        shear_ratio=np.full(n, BULGE_SHEAR),
         ellipticity=np.zeros((n, 2)),
         home_x=x,
         home_y=y,
-        home_radius=radius,
+        home_radius=home_radius,
     )
 
 
@@ -121,7 +125,7 @@ class Packed(NamedTuple):
     active: Bool[np.ndarray, "n source"]
     slot_owner: Int[np.ndarray, "n slot"]
     slot_part: Int[np.ndarray, "n slot"]
-    start: Float[np.ndarray, "n source 7"]
+    start: Float[np.ndarray, "n source 8"]
     home: Float[np.ndarray, "n source 3"]
 
 
@@ -138,7 +142,7 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     owner = np.full((capacity, bucket.slots), bucket.sources, np.int32)
     part = np.zeros((capacity, bucket.slots), np.int32)
     # Valid values everywhere: padding must not make NaN.
-    start = np.tile(np.array([0, 0, 1, 1, 0.4, 0, 0], dtype), (capacity, bucket.sources, 1))
+    start = np.tile(np.array([0, 0, 1, 1, 0.4, 0.7, 0, 0], dtype), (capacity, bucket.sources, 1))
     home = np.tile(np.array([0, 0, 1], dtype), (capacity, bucket.sources, 1))
     places: dict[int, int] = {}
     psfs: list[AbstractPSF] = []
@@ -155,9 +159,10 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
         lit = int(parts.sum())
         owner[i, :lit] = np.repeat(np.arange(n), parts)
         part[i, :lit] = np.concatenate([np.arange(p) for p in parts])
-        shapes = (guess.x, guess.y, guess.radius, guess.index, guess.radius_ratio)
-        start[i, :n, :5] = np.stack(shapes, axis=1)
-        start[i, :n, 5:] = guess.ellipticity
+        places_and_sizes = (guess.x, guess.y, guess.radius, guess.index)
+        ratios = (guess.radius_ratio, guess.shear_ratio)
+        start[i, :n, :6] = np.stack([*places_and_sizes, *ratios], axis=1)
+        start[i, :n, 6:] = guess.ellipticity
         home[i, :n] = np.stack([guess.home_x, guess.home_y, guess.home_radius], axis=1)
         if id(blend.psf) not in places:
             places[id(blend.psf)] = len(psfs)

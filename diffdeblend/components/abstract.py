@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from diffdeblend.fourier import Pair, shift
 from diffdeblend.grid import Modes
+from diffdeblend.parameters import DISK
 
 
 class AbstractComponent(eqx.Module):
@@ -62,6 +63,14 @@ def shear_form(ellipticity: Float[Array, "2"]) -> tuple[Array, Array, Array]:
     g1, g2 = ellipticity[0], ellipticity[1]
     norm = 1 / (1 - g1**2 - g2**2)
     return norm * ((1 + g1) ** 2 + g2**2), norm * 2 * g2, norm * ((1 - g1) ** 2 + g2**2)
+
+
+def bulge_shear(ellipticity: Float[Array, "2"], ratio: Float[Array, ""]) -> Float[Array, "2"]:
+    """Reduced shear of a bulge that is rounder than its disc, along the same axis.
+
+    `ratio`: of the two in the unbounded variable of the domain `unit_disk`, so that any is allowed.
+    """
+    return DISK.from_real(ratio * DISK.to_real(ellipticity))
 
 
 def unsheared_distance(

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from diffdeblend.components.abstract import (
     AbstractComponent,
+    bulge_shear,
     check_flux,
     place,
     shear_form,
@@ -50,7 +51,7 @@ class AnySource(AbstractComponent):
     - `flux`: flux of each part in each band, shape `(4, band)`. Parts: the one of a point or a
         Sersic galaxy; disc, bulge; the Gaussians.
     - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
-    - `radius`, `index`, `radius_ratio`, `ellipticity`: as in `Sersic`, `BulgeDisc` and
+    - `radius`, `index`, `radius_ratio`, `ellipticity`, `shear_ratio`: as in `Sersic`, `BulgeDisc` and
         `MultiGaussian`.
     - `kind`: a `Kind`; held in a fit.
 
@@ -67,6 +68,9 @@ class AnySource(AbstractComponent):
     radius_ratio: Float[Array, ""] = eqx.field(converter=as_float, metadata=positive)
     ellipticity: Float[Array, "2"] = eqx.field(converter=as_float, metadata=unit_disk)
     kind: Int[Array, ""] = eqx.field(converter=lambda kind: jnp.asarray(kind, dtype=jnp.int32))
+    shear_ratio: Float[Array, ""] = eqx.field(
+        default=1.0, converter=as_float, metadata=interval(0.0, 1.4)
+    )
 
     def __check_init__(self):
         check_flux(self.flux, self.parts)
@@ -76,8 +80,8 @@ class AnySource(AbstractComponent):
 
     def part_fourier(self, part: Int[Array, ""], modes: Modes) -> Pair:
         """One part alone, each `(k,)`; zero if the kind does not use it."""
-        radius, index, lit = self._part(part)
-        q_squared = radius**2 * sheared_frequency(modes, self.ellipticity)
+        radius, index, shear, lit = self._part(part)
+        q_squared = radius**2 * sheared_frequency(modes, shear)
         return place(lit * radial_transform(q_squared, index), modes, self.x, self.y)
 
     def part_ellipse(self, part: Int[Array, ""]) -> Float[Array, "6"]:
@@ -85,8 +89,8 @@ class AnySource(AbstractComponent):
 
         The part is `radial_transform(xx kx^2 + 2 xy kx ky + yy ky^2, index)` moved to (x, y).
         """
-        radius, index, _ = self._part(part)
-        xx, xy, yy = (radius**2 * form for form in shear_form(self.ellipticity))
+        radius, index, shear, _ = self._part(part)
+        xx, xy, yy = (radius**2 * form for form in shear_form(shear))
         return jnp.stack([self.x, self.y, xx, xy, yy, index])
 
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "part *p"]:
@@ -94,14 +98,14 @@ class AnySource(AbstractComponent):
 
     def part_wings(self, part: Int[Array, ""], x: Array, y: Array) -> Array:
         """Far surface brightness of one part."""
-        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity)
-        radius, index, lit = self._part(part)
+        radius, index, shear, lit = self._part(part)
+        distance = unsheared_distance(x - self.x, y - self.y, shear)
         # A point has no wings; a radius of 0 would still leave some at n = 6.
         lit = jnp.where(self.kind == Kind.POINT, 0, lit)
         return lit * law_wings(distance, radius, index)
 
-    def _part(self, part: Array) -> tuple[Array, Array, Array]:
-        """Radius, index and whether it shines, of one part."""
+    def _part(self, part: Array) -> tuple[Array, Array, Array, Array]:
+        """Radius, index, shear and whether it shines, of one part."""
         dtype = self.radius.dtype
         bulge_disc = self.kind == Kind.BULGE_DISC
         mixture = self.kind == Kind.MULTI_GAUSSIAN
@@ -111,7 +115,9 @@ class AnySource(AbstractComponent):
         radius = radius * jnp.where(mixture, scale, ratio)
         index = jnp.where(bulge_disc, jnp.where(part == 0, 1.0, 4.0), self.index)
         index = jnp.where(mixture, 0.5, index)
-        return radius, index.astype(dtype), (part < lit_parts(self.kind)).astype(dtype)
+        rounder = jnp.where(bulge_disc & (part == 1), self.shear_ratio, 1)
+        shear = bulge_shear(self.ellipticity, rounder)
+        return radius, index.astype(dtype), shear, (part < lit_parts(self.kind)).astype(dtype)
 
     def plain(self) -> PointSource | Sersic | BulgeDisc | MultiGaussian:
         """The same source as an object of its own class. Not for use under jit."""
@@ -122,7 +128,13 @@ class AnySource(AbstractComponent):
             return Sersic(self.flux[0], self.x, self.y, self.radius, self.index, self.ellipticity)
         if kind is Kind.BULGE_DISC:
             return BulgeDisc(
-                self.flux[:2], self.x, self.y, self.radius, self.radius_ratio, self.ellipticity
+                self.flux[:2],
+                self.x,
+                self.y,
+                self.radius,
+                self.radius_ratio,
+                self.ellipticity,
+                self.shear_ratio,
             )
         return MultiGaussian(self.flux, self.x, self.y, self.radius, self.ellipticity)
 

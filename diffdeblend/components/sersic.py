@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from diffdeblend.components.abstract import (
     AbstractComponent,
+    bulge_shear,
     check_flux,
     place,
     sheared_frequency,
@@ -102,13 +103,14 @@ class DeVaucouleurs(AbstractComponent):
 
 
 class BulgeDisc(AbstractComponent):
-    """A disc (index 1) and a bulge (index 4) with one centre and one ellipticity.
+    """A disc (index 1) and a bulge (index 4) with one centre and one axis.
 
     - `flux`: flux of the disc and of the bulge in each band, shape `(2, band)`.
     - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
     - `radius`: half-light radius of the disc, in pixels, positive.
     - `radius_ratio`: half-light radius of the bulge in units of the disc's, positive.
-    - `ellipticity`: reduced shear `(g1, g2)`; positive `g1` stretches along x.
+    - `ellipticity`: reduced shear `(g1, g2)` of the disc; positive `g1` stretches along x.
+    - `shear_ratio`: shear of the bulge in units of the disc's, as in `bulge_shear`; 0 is round.
 
     **Raises:** `ValueError` if `flux` has not two rows of one number per band.
     """
@@ -119,23 +121,32 @@ class BulgeDisc(AbstractComponent):
     radius: Float[Array, ""] = eqx.field(converter=as_float, metadata=positive)
     radius_ratio: Float[Array, ""] = eqx.field(converter=as_float, metadata=positive)
     ellipticity: Float[Array, "2"] = eqx.field(converter=as_float, metadata=unit_disk)
+    shear_ratio: Float[Array, ""] = eqx.field(
+        default=1.0, converter=as_float, metadata=interval(0.0, 1.4)
+    )
 
     def __check_init__(self):
         check_flux(self.flux, 2)
 
     def fourier(self, modes: Modes) -> Pair:
-        q_squared = sheared_frequency(modes, self.ellipticity)
-        radius, index = self._parts()
-        profile = jax.vmap(radial_transform)(radius[:, None] ** 2 * q_squared, index)
-        return place(profile, modes, self.x, self.y)
+        def part(radius: Array, index: Array, shear: Array) -> Array:
+            return radial_transform(radius**2 * sheared_frequency(modes, shear), index)
+
+        return place(jax.vmap(part)(*self._parts()), modes, self.x, self.y)
 
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "2 *p"]:
-        distance = unsheared_distance(x - self.x, y - self.y, self.ellipticity)
-        return jax.vmap(lambda r, n: law_wings(distance, r, n))(*self._parts())
+        def part(radius: Array, index: Array, shear: Array) -> Array:
+            distance = unsheared_distance(x - self.x, y - self.y, shear)
+            return law_wings(distance, radius, index)
 
-    def _parts(self) -> tuple[Array, Array]:
+        return jax.vmap(part)(*self._parts())
+
+    def _parts(self) -> tuple[Array, Array, Array]:
+        """Radius, index and shear of disc and bulge."""
         radius = jnp.stack([self.radius, self.radius * self.radius_ratio])
-        return radius, jnp.array([1.0, 4.0], dtype=radius.dtype)
+        bulge = bulge_shear(self.ellipticity, self.shear_ratio)
+        shear = jnp.stack([self.ellipticity, bulge])
+        return radius, jnp.array([1.0, 4.0], dtype=radius.dtype), shear
 
 
 def law_wings(

@@ -60,7 +60,7 @@ class Sources:
     - `flux`, `flux_err`: total flux, `(source, band)`, in the unit of the exposure.
     - `model`: name of the model of each.
     - `shape`: `(source,)` each, NaN where the model has none: `radius` (half-light, in pixels, of
-        the round profile before the shear), `index`, `g1`, `g2` (reduced shear), `radius_ratio`
+        the round profile before the shear), `index`, `g1`, `g2` (reduced shear), `radius_ratio` and `shear_ratio`
         (bulge over disc), and the error of each under its name with `_err`.
     - `bulge_flux`: flux of the bulge, `(source, band)`; NaN where there is none.
     - `flags`: bits of `Flag`, `(source,)`.
@@ -236,6 +236,7 @@ def _shapes(sources: Sources, header: Header) -> Iterator[Column]:
         ("g1", _COUNTS, "Reduced shear, positive along x"),
         ("g2", _COUNTS, "Reduced shear, positive along the diagonal x = y"),
         ("radius_ratio", _COUNTS, "Half-light radius of the bulge over that of the disc"),
+        ("shear_ratio", _COUNTS, "Shear of the bulge over that of the disc, in mapped variables"),
     ):
         yield name, shape[name], unit, f"{description}; NaN if the model has none"
         yield f"{name}_err", shape[f"{name}_err"], unit, f"Error of {name}"

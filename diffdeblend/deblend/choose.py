@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from diffdeblend.components import AnySource, Kind, Stack, any_stack
+from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.fit import Fit
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_marquardt
 from diffdeblend.fit.objective import make_problem, model_image
@@ -22,7 +23,7 @@ def n_parameters(kind: Kind, n_bands: int) -> int:
     return {
         Kind.POINT: 2 + n_bands,
         Kind.SERSIC: 6 + n_bands,
-        Kind.BULGE_DISC: 6 + 2 * n_bands,
+        Kind.BULGE_DISC: 7 + 2 * n_bands,
         Kind.MULTI_GAUSSIAN: 5 + AnySource.parts * n_bands,
     }[kind]
 
@@ -142,12 +143,13 @@ def _as_kind(member: AnySource, kind: Array) -> AnySource:
     disc = member.radius * jnp.clip(1 + 0.25 * (member.index - 1), 0.8, 1.8)
     radius = jnp.where(kind == Kind.BULGE_DISC, disc, member.radius)
     return eqx.tree_at(
-        lambda m: (m.kind, m.radius, m.flux, m.radius_ratio),
+        lambda m: (m.kind, m.radius, m.flux, m.radius_ratio, m.shear_ratio),
         member,
         (
             kind.astype(member.kind.dtype),
             radius,
             jnp.zeros_like(member.flux),
             jnp.full_like(member.radius, 0.4),
+            jnp.full_like(member.radius, BULGE_SHEAR),
         ),
     )

@@ -17,7 +17,7 @@ from diffdeblend.parameters import Interval, UnitDisk, domains
 _SHAPES = {
     Kind.POINT: (),
     Kind.SERSIC: ("radius", "index", "g1", "g2"),
-    Kind.BULGE_DISC: ("radius", "radius_ratio", "g1", "g2"),
+    Kind.BULGE_DISC: ("radius", "radius_ratio", "shear_ratio", "g1", "g2"),
     Kind.MULTI_GAUSSIAN: ("radius", "g1", "g2"),
 }
 
@@ -104,6 +104,7 @@ def _shapes(
         "radius": (values.radius, errors.radius),
         "index": (values.index, errors.index),
         "radius_ratio": (values.radius_ratio, errors.radius_ratio),
+        "shear_ratio": (values.shear_ratio, errors.shear_ratio),
         "g1": (values.ellipticity[:, 0], errors.ellipticity[:, 0]),
         "g2": (values.ellipticity[:, 1], errors.ellipticity[:, 1]),
     }

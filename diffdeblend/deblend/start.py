@@ -11,6 +11,8 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
+# Shear of a bulge in units of its disc's, where nothing is known of it.
+BULGE_SHEAR = 0.7
 # Numbers of sources that programs are compiled for.
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
@@ -47,6 +49,7 @@ def start_scene(
             radius_ratio=jnp.asarray(0.4, dtype),
             ellipticity=jnp.zeros(2, dtype),
             kind=kind,
+            shear_ratio=jnp.asarray(BULGE_SHEAR, dtype),
         )
         for (x, y), radius in zip(positions, radii, strict=True)
     ]

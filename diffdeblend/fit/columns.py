@@ -10,7 +10,7 @@ from diffdeblend.fit.ellipses import Ellipses
 from diffdeblend.fit.unknowns import Unknowns, scene_of
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import Modes
-from diffdeblend.parameters import domains
+from diffdeblend.parameters import names_of
 from diffdeblend.scene import Scene
 
 
@@ -58,7 +58,7 @@ def columns_by_autodiff(unknowns: Unknowns, template: Scene, modes: Modes) -> Co
         values.append(value)
         size, parameters = unknowns.shape[number].shape
         still = jnp.zeros_like(unknowns.shape[number])
-        names = _names(stack.member(0))
+        names = names_of(stack.member(0))
         # Unrolled: batching the tangents is slower.
         for p in range(parameters):
             slopes.append(push(still.at[:, p].set(1)))
@@ -108,8 +108,3 @@ def joined(pairs: list[Pair]) -> Float[Array, "row k"]:
     pairs = jax.lax.optimization_barrier(pairs)
     both = [jnp.concatenate([pair[i] for pair in pairs]) for i in (0, 1)]
     return jnp.concatenate(both, axis=1)
-
-
-def _names(member: eqx.Module) -> list[str]:
-    """The field of each entry of the vector that `pack` makes."""
-    return [name for name in domains(member) for _ in range(getattr(member, name).size)]

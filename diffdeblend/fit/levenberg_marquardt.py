@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from diffdeblend.fit.arrow import (
     Normal,
@@ -24,6 +24,10 @@ from diffdeblend.parameters import as_float, per_parameter
 from diffdeblend.scene import Scene
 
 
+def _as_int(value: ArrayLike) -> Int[Array, ""]:
+    return jnp.asarray(value, dtype=jnp.int32)
+
+
 class LevenbergMarquardt(eqx.Module):
     r"""Second-order steps with an exact gradient.
 
@@ -38,6 +42,7 @@ class LevenbergMarquardt(eqx.Module):
     - `fast_steps`: after so many steps the matrix is made with the weight of every pixel, which is
         slower and ends where the other one crawls; `max_steps` or more for never.
     - `exact`: make it so from the beginning.
+    - `limit`: as `max_steps`, where that is larger; another value compiles nothing.
 
     ??? cite
         Marquardt (1963); Nielsen (1999), IMM-REP-1999-05; Kaufman (1975), BIT 15, 49.
@@ -48,6 +53,7 @@ class LevenbergMarquardt(eqx.Module):
     tolerance: Float[Array, ""] = eqx.field(converter=as_float, default=0.05)
     fast_steps: int = eqx.field(static=True, default=25)
     exact: bool = eqx.field(static=True, default=False)
+    limit: Int[Array, ""] = eqx.field(converter=_as_int, default=10**6)
 
 
 # What a fit does next: a step, the exact matrix at its end, nothing.
@@ -148,7 +154,7 @@ def levenberg_marquardt(
         )
         trial, predicted = propose(unknowns, known, damping)
         step = state.step + jnp.where(measuring, 0, 1)
-        ends = settled | (step >= method.max_steps) | ~(damping < 1e8)
+        ends = settled | (step >= jnp.minimum(method.max_steps, method.limit)) | ~(damping < 1e8)
         phase = jnp.where(ends, _MEASURING if with_normal else _ENDED, _STEPPING)
         # Another matrix at the same point: at the end, and where pixels take over.
         again = ends | (step == method.fast_steps) if escalates else ends

@@ -23,7 +23,7 @@ from diffdeblend.fourier import (
     to_image,
     to_modes,
 )
-from diffdeblend.grid import Grid
+from diffdeblend.grid import Grid, Quality
 from diffdeblend.scene import Scene
 
 # The lowest half of the modes on each axis carries the matrix; a third makes bad steps.
@@ -37,8 +37,12 @@ def low_grid(problem: Problem) -> Grid:
 
 def matrix_grid(problem: Problem) -> Grid:
     """The grid of the modes that carry the exact matrix."""
-    share = problem.quality.matrix
-    return problem.grid if share >= 1 else problem.grid.low(share)
+    quality = problem.quality
+    return problem.grid if quality.matrix >= quality.cut else problem.grid.low(_share(quality))
+
+
+def _share(quality: Quality) -> float:
+    return quality.matrix / quality.cut
 
 
 def normal_by_modes(
@@ -111,6 +115,12 @@ def normal_by_pixels(
     background = template.background
     sky = None if background is None else background.basis(grid)
     n_slots, n_modes = columns.n_slots, grid.modes.kx.size
+    x, y, weights = grid.x, grid.y, problem.weight
+    if problem.quality.matrix <= 0.5:
+        # What is band-limited at half of Nyquist is known from every second pixel, and so is the
+        # sum of a product of two.
+        x, y, weights = _halved(x), _halved(y), _summed(weights)
+        sky = None if sky is None else _summed(sky) / 4
 
     def one_band(band: tuple[Array, Pair, Array]) -> tuple[Array, Array, Array]:
         rows, psf, weight = band
@@ -118,7 +128,7 @@ def normal_by_pixels(
         # Fluxes, shifts of the band, shapes.
         modes = jnp.concatenate([columns.modes[:n_slots], derivatives[-2:], derivatives[:-2]])
         seen = multiply(psf, (modes[:, :n_modes], modes[:, n_modes:]))
-        images = to_image(seen, grid).reshape(-1, weight.size)
+        images = to_image(seen, grid, x, y).reshape(-1, weight.size)
         linear = [images[:n_slots], images[n_slots : n_slots + 2]]
         if sky is not None:
             linear.insert(1, sky.reshape(-1, weight.size))
@@ -130,8 +140,21 @@ def normal_by_pixels(
 
     # One band at a time bounds the memory.
     rows = _rows(columns, unknowns)
-    band, cross, shape = jax.lax.map(one_band, (rows, through, problem.weight))
+    band, cross, shape = jax.lax.map(one_band, (rows, through, weights))
     return Normal(band, cross, jnp.sum(shape, axis=0))
+
+
+def _halved(places: Float[Array, "n"]) -> Float[Array, "half"]:
+    """Middles of pairs of pixels; of an odd number, the last has its partner beyond the end."""
+    return places[::2] + 0.5
+
+
+def _summed(images: Float[Array, "n y x"]) -> Float[Array, "n half half"]:
+    """Sums over 2 x 2 pixels; 0 beyond the end."""
+    n, ny, nx = images.shape
+    even = jnp.pad(images, ((0, 0), (0, ny % 2), (0, nx % 2)))
+    rows = even[:, ::2] + even[:, 1::2]
+    return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
 def _rows(

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffdeblend.components import AbstractComponent
-from diffdeblend.parameters import domains, pack, per_parameter
+from diffdeblend.parameters import as_float, domains, names_of, pack, per_parameter
 from diffdeblend.scene import Scene
 
 # Any function of a scene will do; arrays that it closes over belong into an `eqx.Module`, so that
@@ -23,13 +24,15 @@ _WALL = 1000.0
 class ShapePrior(eqx.Module):
     r"""A weak Gaussian prior on the mapped shape parameters, which keeps faint sources at home.
 
-    Standard deviations: 1 pixel in position, 0.8 in ln(radius), 0.6 in each part of the mapped
+    Standard deviations: `position_error` pixels (1) in position, 0.8 in ln(radius), 0.6 in each part of the mapped
     ellipticity, 1.3 in the logit of the index. Centres: the start of the fit; no ellipticity.
     Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up to walls: at 1.5
-    pixels in position and a factor of 7 in radius.
+    pixels in position and a factor of 20 in radius.
     """
 
     centre: tuple[Float[Array, "source parameter"], ...]
+    # An array: another width compiles nothing.
+    position_error: Float[Array, ""] = eqx.field(converter=as_float, default=1.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         return -self.cost(tuple(jax.vmap(pack)(s.members) for s in scene.sources), scene)[0]
@@ -48,6 +51,8 @@ class ShapePrior(eqx.Module):
                 per_parameter(stack.member(0), name).astype(centre.dtype)
                 for name in ("width", "wall")
             )
+            at = [name in ("x", "y") for name in names_of(stack.member(0))]
+            width = jnp.where(np.array(at), width * self.position_error, width)
             on = stack.active[:, None].astype(centre.dtype)
             away = values - centre
             # Where the model cannot follow a bright neighbour, chi2 would pay any price to have a
@@ -61,8 +66,11 @@ class ShapePrior(eqx.Module):
         return total, jnp.concatenate(slopes), jnp.concatenate(curvatures)
 
 
-def shape_prior(start: Scene) -> ShapePrior:
-    """The default prior around a start: its positions and sizes, no ellipticity."""
+def shape_prior(start: Scene, position_error: float = 1.0) -> ShapePrior:
+    """The default prior around a start: its positions and sizes, no ellipticity.
+
+    - `position_error`: standard deviation of the positions, in pixels.
+    """
 
     def centre(member: AbstractComponent) -> Array:
         if "ellipticity" in domains(member):
@@ -73,4 +81,6 @@ def shape_prior(start: Scene) -> ShapePrior:
             )
         return pack(member)
 
-    return ShapePrior(tuple(jax.vmap(centre)(stack.members) for stack in start.sources))
+    return ShapePrior(
+        tuple(jax.vmap(centre)(stack.members) for stack in start.sources), position_error
+    )
