@@ -1,1 +1,8 @@
-"""Thousands of blends at once: cut, grouped by shape and fitted together."""
+"""Many blends at once: cut from images, fitted in a few compiled programs, ragged again."""
+
+from diffdeblend.batch.blend import Blend as Blend
+from diffdeblend.batch.blend import blend_of_arrays as blend_of_arrays
+from diffdeblend.batch.blend import make_blend as make_blend
+from diffdeblend.batch.cut import cut_blends as cut_blends
+from diffdeblend.batch.fit_batch import fit_batch as fit_batch
+from diffdeblend.batch.results import Found as Found

@@ -30,6 +30,8 @@ from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import sum_slots
 
+# Of fainter ones nobody can tell: as galaxies their errors allow for both.
+_STAR_SNR = 30.0
 _TRIED = (Kind.POINT, Kind.SERSIC, Kind.BULGE_DISC)
 
 
@@ -53,7 +55,7 @@ def worth_trying(found: Found) -> Bool[np.ndarray, "source kind"]:
     used = np.maximum(found.n_pixels.sum(axis=1), 2)[found.blend]
     extra = n_parameters(Kind.BULGE_DISC, found.bands) - n_parameters(Kind.SERSIC, found.bands)
     tried = np.zeros((len(found.x), len(_TRIED)), bool)
-    tried[:, 0] = found.radius < 1.5
+    tried[:, 0] = (found.radius < 1.5) & (snr > _STAR_SNR)
     tried[:, 2] = (snr / 7) ** 2 > extra * np.log(used)
     tried &= np.isfinite(found.flux).all(axis=1)[:, None]
     tried[:, 1] = tried.any(axis=1)
@@ -97,7 +99,11 @@ def choose_kinds(
         for place, number in enumerate(numbers):
             source, column = owners[number]
             pixels = max(int((trials[number].blend.weight > 0).sum()), 2)
-            price = n_parameters(_TRIED[column], found.bands) * np.log(pixels)
+            each = 2.0 if column == 0 else np.log(pixels)
+            # A star is what a galaxy's shape does not improve; a bulge has to pay its full price.
+            free = n_parameters(_TRIED[column], found.bands)
+            least = n_parameters(Kind.SERSIC, found.bands)
+            price = each * (free - least)
             value = 2 * float(trial.value[place]) + price
             worse = not np.isfinite(value) or (eats[place] and column != 1)
             values[source, column] = np.inf if worse else value

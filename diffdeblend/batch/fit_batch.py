@@ -214,8 +214,13 @@ def _converged_or_lower(trial: Found, found: Found, i: int, n: int) -> bool:
 def _least_bic(trial: Found, found: Found, i: int, n: int) -> bool:
     def criterion(of: Found, number: int) -> float:
         kinds = of.kind[of.rows(number)]
-        count = sum(n_parameters(Kind(int(k)), of.bands) for k in kinds)
-        return 2 * of.value[number] + count * np.log(max(of.n_pixels[number].sum(), 2))
+        stars, bulges = (kinds == Kind.POINT).sum(), (kinds == Kind.BULGE_DISC).sum()
+        extra = [
+            n_parameters(kind, of.bands) - n_parameters(Kind.SERSIC, of.bands)
+            for kind in (Kind.POINT, Kind.BULGE_DISC)
+        ]
+        pixels = max(of.n_pixels[number].sum(), 2)
+        return 2 * of.value[number] + 2 * extra[0] * stars + np.log(pixels) * extra[1] * bulges
 
     return bool(trial.finite[i] and criterion(trial, i) < criterion(found, n))
 
