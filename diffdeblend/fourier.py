@@ -7,6 +7,7 @@ crop, cut the modes and fold frequencies beyond Nyquist in one go, and suit a GP
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
@@ -64,28 +65,57 @@ def shift(modes: Modes, x: Float[Array, "*n"], y: Float[Array, "*n"]) -> Pair:
 def to_image(
     values: Pair,
     grid: Grid,
-    x: Float[Array, "x"] | None = None,
-    y: Float[Array, "y"] | None = None,
+    x: Float[Array, "x"] | np.ndarray | None = None,
+    y: Float[Array, "y"] | np.ndarray | None = None,
 ) -> Float[Array, "*n y x"]:
     """The image with these values of the grid's modes, `(*n, k)`.
 
     On the pixels of the stamp, or on the product of other points `x` and `y`, in pixels.
     """
-    modes = grid.modes
-    cy, sy = _waves(grid.y if y is None else y, modes.axis_y)
-    cx, sx = _waves(grid.x if x is None else x, modes.axis_x)
-    re, im = (v.reshape(*v.shape[:-1], modes.axis_y.size, modes.axis_x.size) for v in values)
-    along_y_re = jnp.matmul(cy, re, precision=EXACT) - jnp.matmul(sy, im, precision=EXACT)
-    along_y_im = jnp.matmul(cy, im, precision=EXACT) + jnp.matmul(sy, re, precision=EXACT)
+    cy, sy = _waves(np.arange(grid.ny) if y is None else y, grid.axis_y[1::2])
+    cx, sx = _waves(np.arange(grid.nx) if x is None else x, grid.axis_x)
+    re, im = (v.reshape(*v.shape[:-1], 2 * grid.modes_y + 1, grid.modes_x + 1) for v in values)
+    # Materialised: fused into the sums below, what made them would be computed four times.
+    re, im = jax.lax.optimization_barrier((re, im))
+    # Frequencies k and -k share their cosines and sines: half of the multiplications.
+    even_re, odd_re = _even_odd(re)
+    even_im, odd_im = _even_odd(im)
+    along_y_re = re[..., :1, :] + _dot(cy, even_re) - _dot(sy, odd_im)
+    along_y_im = im[..., :1, :] + _dot(cy, even_im) + _dot(sy, odd_re)
     w = grid.row_weight
-    return jnp.matmul(along_y_re, (cx * w).T, precision=EXACT) - jnp.matmul(
-        along_y_im, (sx * w).T, precision=EXACT
-    )
+    return _dot(along_y_re, (cx * w).T) - _dot(along_y_im, (sx * w).T)
 
 
 def to_modes(image: Float[Array, "*n y x"], grid: Grid) -> Pair:
     """The Fourier sum of an image over the stamp's pixels, shape `(*n, k)`."""
-    return sampled_modes(image, grid.modes, grid.x, grid.y)
+    cy, sy = _waves(np.arange(grid.ny), grid.axis_y[1::2])
+    cx, sx = _waves(np.arange(grid.nx), grid.axis_x)
+    re, im = _dot(image, cx), -_dot(image, sx)
+    even_re, even_im, odd_re, odd_im = (
+        _dot(wave.T, part) for wave in (cy, sy) for part in (re, im)
+    )
+    return (
+        _interleaved(jnp.sum(re, axis=-2), even_re + odd_im, even_re - odd_im),
+        _interleaved(jnp.sum(im, axis=-2), even_im - odd_re, even_im + odd_re),
+    )
+
+
+def _even_odd(values: Array) -> Pair:
+    """Sum and difference of the rows of k and -k."""
+    return values[..., 1::2, :] + values[..., 2::2, :], values[..., 1::2, :] - values[..., 2::2, :]
+
+
+def _interleaved(zero: Array, plus: Array, minus: Array) -> Array:
+    """Rows of ky = 0, k, -k, ... as one flat list of modes."""
+    # Materialised first: a stack that is fused with what feeds it becomes scalar code.
+    zero, plus, minus = jax.lax.optimization_barrier((zero, plus, minus))
+    both = jnp.stack([plus, minus], axis=-2)
+    flat = both.reshape(*both.shape[:-3], -1)
+    return jax.lax.optimization_barrier(jnp.concatenate([zero, flat], axis=-1))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=EXACT)
 
 
 def sampled_modes(
@@ -116,8 +146,13 @@ def low_modes(values: Pair, grid: Grid, low: Grid) -> Pair:
     return part(values[0]), part(values[1])
 
 
-def _waves(position: Float[Array, "p"], axis: Float[Array, "k"]) -> Pair:
+def _waves(position: Array | np.ndarray, axis: Array | np.ndarray) -> Pair:
     """Cosine and sine of position times frequency, shape `(p, k)`."""
+    if isinstance(position, np.ndarray) and isinstance(axis, np.ndarray):
+        # Known when the program is traced: a constant of it, and better than float32 can do.
+        angle = position[:, None] * axis
+        dtype = jnp.result_type(float)
+        return jnp.asarray(np.cos(angle), dtype), jnp.asarray(np.sin(angle), dtype)
     angle = position[:, None] * axis
     return jnp.cos(angle), jnp.sin(angle)
 

@@ -90,10 +90,17 @@ class Grid:
     @property
     def modes(self) -> "Modes":
         """The modes of the series."""
-        return product_modes(
-            _strong(2 * np.pi / self.period_x * np.arange(self.modes_x + 1)),
-            _strong(2 * np.pi / self.period_y * _alternating(self.modes_y)),
-        )
+        return product_modes(_strong(self.axis_x), _strong(self.axis_y))
+
+    @property
+    def axis_x(self) -> Float[np.ndarray, "column"]:
+        """Frequencies along x, in double precision on the host."""
+        return 2 * np.pi / self.period_x * np.arange(self.modes_x + 1)
+
+    @property
+    def axis_y(self) -> Float[np.ndarray, "row"]:
+        """Frequencies along y, in double precision on the host."""
+        return 2 * np.pi / self.period_y * _alternating(self.modes_y)
 
     @property
     def x(self) -> Float[Array, "x"]:

@@ -43,7 +43,7 @@ class Trial(NamedTuple):
 
 
 def worth_trying(found: Found) -> Bool[np.ndarray, "source kind"]:
-    """Which kinds of `_TRIED` can win at all, given fits as Sersic galaxies.
+    """Which kinds of `_TRIED` can win at all, given fits as any of them.
 
     More parameters have to buy more than their price in BIC, which a faint source cannot pay: a
     model that is wrong by a seventh of the light costs (snr / 7)^2 in chi2. What is seen to be wide
@@ -58,7 +58,8 @@ def worth_trying(found: Found) -> Bool[np.ndarray, "source kind"]:
     tried[:, 0] = (found.radius < 1.5) & (snr > _STAR_SNR)
     tried[:, 2] = (snr / 7) ** 2 > extra * np.log(used)
     tried &= np.isfinite(found.flux).all(axis=1)[:, None]
-    tried[:, 1] = tried.any(axis=1)
+    tried[:, 1] = tried.any(axis=1) | (found.kind != Kind.SERSIC)
+    tried[np.arange(len(tried)), found.kind] |= tried[:, 1]
     return tried
 
 
@@ -71,7 +72,7 @@ def choose_kinds(
 ) -> dict[int, Guess]:
     """A better start for each blend in which some source is better served by another kind.
 
-    - `found`: fits of the tasks with all sources as Sersic galaxies.
+    - `found`: fits of the tasks, whatever kinds they were made with.
     """
     tried = worth_trying(found)
     sources = np.flatnonzero(tried.any(axis=1))
@@ -113,10 +114,10 @@ def choose_kinds(
 
     of_trials = replace(setup, background="none", held=(), covariance=False)
     run_tasks(trials, partial(_call, _try, of_trials), memory=memory, ended=ended)
-    best = np.where(np.isfinite(values).any(axis=1), np.argmin(values, axis=1), 1)
+    best = np.where(np.isfinite(values).any(axis=1), np.argmin(values, axis=1), found.kind)
     changed: dict[int, Guess] = {}
     light = np.abs(np.nan_to_num(found.flux / found.flux_err)).max(axis=1)
-    for source in sources[best[sources] != 1]:
+    for source in sources[best[sources] != found.kind[sources]]:
         number = int(found.blend[source])
         guess = changed.setdefault(number, guesses[number])
         place = int(source - found.first[number])
@@ -249,6 +250,8 @@ def _alone(guess: Guess, place: int) -> Guess:
 
 def _as_kind(guess: Guess, kind: Kind) -> Guess:
     """A start as another kind, with the sizes that a Sersic fit suggests."""
+    if (guess.kind == kind).all():
+        return guess
     radius = guess.radius
     if kind is Kind.BULGE_DISC:
         # A concentrated galaxy hides its disc: a bulge of n = 4 leaves a larger one.

@@ -27,7 +27,7 @@ from diffdeblend.grid import Quality
 from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
-_FIRST_STEPS = 15
+_FIRST_STEPS = 25
 _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
 
 
@@ -89,6 +89,7 @@ def fit_batch(
         trim,
         1.5 if chosen.index is None else chosen.index,
         tuple(sizes),
+        Kind.BULGE_DISC if model == "auto" and kinds is None else None,
     )
     given = list(blends)
     if kinds is not None and len(kinds) != len(given):

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.task import Task, first_guess
 from diffdeblend.batch.trim import sources_box, trimmed
+from diffdeblend.components import Kind
 from diffdeblend.deblend.start import psf_half_radius, radii_in_image
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.grid import Quality
@@ -17,6 +18,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Half-light radius that a source is expected to have, at most, in units of the PSF's.
 _TYPICAL = 1.2
+# Rough signal-to-noise ratio from which a galaxy shows more than one component.
+_BRIGHT = 500.0
 # A median of that many pixels knows the sky to a fiftieth of the noise; of all, it takes as long
 # as the fit.
 _SKY_PIXELS = 2500
@@ -34,6 +37,8 @@ class Preparation:
     - `has_sky`: whether a sky is still in the data.
     - `trim`: whether to cut stamps down to where the sources are.
     - `index`: Sersic index to start from.
+    - `bright_kind`: what sources are taken for whose light is so bright that the simplest galaxy
+        will not do; None for no difference.
     - `sizes`: heights and widths of stamps that programs are compiled for.
     """
 
@@ -42,6 +47,7 @@ class Preparation:
     trim: bool
     index: float
     sizes: tuple[int, ...]
+    bright_kind: Kind | None = None
 
     def __post_init__(self):
         # Kept beside its PSF, so that no other PSF can get the same id.
@@ -78,6 +84,9 @@ class Preparation:
         peak = image[pixel[:, 1], pixel[:, 0]]
         home = np.minimum(radius, _TYPICAL * psf_radius)
         radius = np.where(peak > 0.3 * peak.max(), radius, home)
+        if self.bright_kind is not None:
+            snr = peak * radius * np.sqrt(np.pi * depth[pixel[:, 1], pixel[:, 0]])
+            kind = np.where((snr > _BRIGHT) & (radius > 0.5 * psf_radius), int(self.bright_kind), kind)
         weight = self._lenient(blend.weight, light)
         unit = noise_unit(blend.weight)
         of_band = unit.astype(blend.data.dtype)[:, None, None]

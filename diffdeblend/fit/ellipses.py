@@ -92,12 +92,13 @@ def chi2_of_ellipses(
     lit = (value * cosine, -value * sine)
     spectrum = (_dot(flux.T, lit[0]), _dot(flux.T, lit[1]))
     through = multiply(problem.psf, shift(modes, unknowns.dx, unknowns.dy))
+    through = jax.lax.optimization_barrier(through)
     image = to_image(multiply(spectrum, through), grid)
     sky = None if template.background is None else template.background.basis(grid)
     if sky is not None:
         image = image + jnp.einsum("bn,nyx->byx", unknowns.sky, sky, precision=EXACT)
     difference = problem.data - image
-    weighted = problem.weight * difference
+    weighted = jax.lax.optimization_barrier(problem.weight * difference)
     chi2 = jnp.sum(weighted * difference, axis=(1, 2))
 
     # What a unit of light in each mode, before the PSF, takes off chi2/2.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffdeblend.components import AnySource, AnyStack, Stack
@@ -115,7 +116,7 @@ def normal_by_pixels(
     background = template.background
     sky = None if background is None else background.basis(grid)
     n_slots, n_modes = columns.n_slots, grid.modes.kx.size
-    x, y, weights = grid.x, grid.y, problem.weight
+    x, y, weights = np.arange(grid.nx), np.arange(grid.ny), problem.weight
     if problem.quality.matrix <= 0.5:
         # What is band-limited at half of Nyquist is known from every second pixel, and so is the
         # sum of a product of two.
@@ -144,7 +145,7 @@ def normal_by_pixels(
     return Normal(band, cross, jnp.sum(shape, axis=0))
 
 
-def _halved(places: Float[Array, "n"]) -> Float[Array, "half"]:
+def _halved(places: np.ndarray) -> np.ndarray:
     """Middles of pairs of pixels; of an odd number, the last has its partner beyond the end."""
     return places[::2] + 0.5
 
