@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -128,13 +130,15 @@ def found(blends):
     return fit_batch(blends, **SETTINGS)
 
 
-@pytest.fixture
+@contextmanager
 def hasty():
     """Code that is compiled sooner and runs slower, for programs that run once."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 SOURCE_FIELDS = (
@@ -190,8 +194,6 @@ def test_table_has_a_row_a_source_and_says_what_its_columns_are(found):
 
 
 def test_origin_and_rows_of_a_cut_blend_are_kept(blends, found):
-    from dataclasses import replace
-
     moved = [
         replace(blend, origin=(1000 * n, -7), rows=blend.rows + 50 * n)
         for n, blend in enumerate(blends)
@@ -341,7 +343,8 @@ def test_any_unit_gives_the_same_fluxes(drawn, found, unit):
 
 
 def test_a_second_call_compiles_nothing(found, compilations):
-    psf = GaussianPSF(np.array([3.0, 3.3], np.float32))
+    # Not much wider or narrower: those would be drawn more or less finely, by another program.
+    psf = GaussianPSF(np.array([3.4, 2.7], np.float32))
     stamps = [simulate(100 + n, 1 + n % 3, (30, 31)) for n in range(9)]
     others = [stamp.blend(psf=psf, variance=2 * NOISE**2) for stamp in stamps]
     compilations.clear()
@@ -349,17 +352,6 @@ def test_a_second_call_compiles_nothing(found, compilations):
     again = fit_batch(others, **(SETTINGS | {"method": method}))
     assert np.isfinite(again.flux).all()
     assert compilations == []
-
-
-def test_each_blend_is_seen_through_its_own_psf(drawn, found, hasty):
-    """Two PSFs in turn, the wrong one for odd blends: these differ, the others do not."""
-    wide = GaussianPSF(np.array([3.9, 3.5], np.float32))
-    mixed = [stamp.blend(psf=(PSF, wide)[n % 2]) for n, stamp in enumerate(drawn)]
-    again = fit_batch(mixed, **SETTINGS)
-    away = np.abs(again.flux - found.flux) / found.flux_err
-    odd = found.blend % 2 == 1
-    assert (away[~odd] < 0.05).all()
-    assert (again.radius[odd] < found.radius[odd]).all()
 
 
 KINDS = [
@@ -415,7 +407,7 @@ def test_auto_finds_the_kinds(of_kinds, drawn):
     assert found.converged.all()
 
 
-def test_agrees_with_the_single_fit(drawn, found, hasty):
+def test_agrees_with_the_single_fit(drawn, found):
     n = 3
     stamp = drawn[n]
     exposure = make_exposure(
@@ -426,13 +418,14 @@ def test_agrees_with_the_single_fit(drawn, found, hasty):
     start = start_scene(
         exposure, stamp.positions, background=ConstantBackground(np.zeros(2, np.float32))
     )
-    single = fit(
-        start,
-        exposure,
-        method=SETTINGS["method"],
-        prior=shape_prior(start, position_error=0.5),
-        quality=quality_for([PSF]),
-    )
+    with hasty():
+        single = fit(
+            start,
+            exposure,
+            method=SETTINGS["method"],
+            prior=shape_prior(start, position_error=0.5),
+            quality=quality_for([PSF]),
+        )
     assert single.converged
     rows = found.rows(n)
     members, errors = single.scene.sources[0].members, single.errors.sources[0].members
@@ -449,16 +442,17 @@ def test_agrees_with_the_single_fit(drawn, found, hasty):
     )
 
 
-def test_an_optax_transformation_goes_through_the_same_driver(blends, found, hasty, compilations):
-    method = FirstOrder(optax.adam(0.1), max_steps=60)
-    again = fit_batch(blends[:6], restarts=0, **(SETTINGS | {"method": method}))
+def test_an_optax_transformation_goes_through_the_same_driver(blends, found, compilations):
+    settings = SETTINGS | {"method": FirstOrder(optax.adam(0.5), max_steps=150), "restarts": 0}
+    with hasty():
+        again = fit_batch(blends[:3], **settings)
     last = int(again.first[-1])
     away = (again.flux - found.flux[:last]) / found.flux_err[:last]
-    print("ADAM", np.abs(away).max(), again.value - found.value[:6], again.steps)
-    assert (again.value < found.value[:6] + 20).all()
-    assert np.abs(away).max() < 2
+    print("ADAM", np.abs(away).max(), again.value - found.value[:3], again.steps)
+    assert (again.value < found.value[:3] + 3).all()
+    assert np.abs(away).max() < 1
     compilations.clear()
-    fit_batch(blends[6:10], restarts=0, **(SETTINGS | {"method": method}))
+    fit_batch(blends[3:4], **settings)
     assert compilations == []
 
 
@@ -493,20 +487,33 @@ def test_no_blends_are_no_results():
     assert len(found.flux) == 0
 
 
-def test_precisions_agree(drawn, found, x64, hasty):
-    psf = GaussianPSF(FWHM)
-    double = [
-        stamp.blend(data=stamp.data.astype(float), psf=psf).data.dtype == float for stamp in drawn
-    ]
-    assert all(double)
-    again = fit_batch(
-        [stamp.blend(data=stamp.data.astype(float), psf=psf) for stamp in drawn], **SETTINGS
-    )
-    assert again.converged.all()
-    away = np.abs(again.flux - found.flux) / again.flux_err
-    assert (away > 0).all(), "the same bits: not in double precision"
+@pytest.fixture(scope="module")
+def in_double(drawn):
+    """The blends in double precision, each followed by itself as seen through a wider PSF."""
+    with hasty(), jax.enable_x64(True):
+        psfs = GaussianPSF(FWHM), GaussianPSF(FWHM + 0.7)
+        data = [stamp.data.astype(float) for stamp in drawn]
+        twice = [
+            stamp.blend(data=d, psf=p) for stamp, d in zip(drawn, data, strict=True) for p in psfs
+        ]
+        assert twice[0].data.dtype == np.float64
+        return fit_batch(twice, **SETTINGS)
+
+
+def test_precisions_agree(found, in_double):
+    double = in_double.flux[in_double.blend % 2 == 0]
+    error = in_double.flux_err[in_double.blend % 2 == 0]
+    assert in_double.converged[::2].all()
+    assert (double != double.astype(np.float32)).all(), "not in double precision"
+    away = np.abs(double - found.flux) / error
     assert np.mean(away < 0.05) >= 0.99
-    np.testing.assert_allclose(again.flux_err, found.flux_err, rtol=0.01)
+    np.testing.assert_allclose(found.flux_err, error, rtol=0.01)
+
+
+def test_each_blend_is_seen_through_its_own_psf(in_double):
+    own = in_double.blend % 2 == 0
+    # What is seen through a wider PSF is smaller before it.
+    assert (in_double.radius[~own] < in_double.radius[own]).all()
 
 
 _ON_DEVICES = """
@@ -561,24 +568,22 @@ def masked_columns(stamp):
     return mask
 
 
-def test_a_masked_column_biases_no_flux(drawn, found):
+def test_a_masked_column_biases_no_flux(drawn):
     masks = [masked_columns(stamp) for stamp in drawn]
     ruined = [
         stamp._replace(data=np.where(mask, np.float32(4e4), stamp.data))
         for stamp, mask in zip(drawn, masks, strict=True)
     ]
-    again = fit_batch(
-        [stamp.blend(mask=mask) for stamp, mask in zip(ruined, masks, strict=True)], **SETTINGS
-    )
+    masked = [stamp.blend(mask=mask) for stamp, mask in zip(ruined, masks, strict=True)]
+    again = fit_batch(masked, trim=False, **SETTINGS)
+    whole = fit_batch([stamp.blend() for stamp in drawn], trim=False, **SETTINGS)
     pulls = pulls_of(again, drawn)
     assert np.abs(pulls).max() < 5
     assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size / 2)
     first = again.first[:-1]
-    assert (again.flux_err[first] > 1.05 * found.flux_err[first]).all()
-    hidden = [[mask[b].sum() for b in range(2)] for mask in masks]
-    # Stamps are trimmed: at most the whole column is missing.
-    assert (found.n_pixels - again.n_pixels > 0).all()
-    assert (found.n_pixels - again.n_pixels <= hidden).all() or again.converged.all()
+    assert (again.flux_err[first] > 1.02 * whole.flux_err[first]).all()
+    left = [np.count_nonzero(~mask, axis=(1, 2)) for mask in masks]
+    np.testing.assert_array_equal(again.n_pixels, left)
 
 
 def test_what_is_under_a_mask_does_not_matter(drawn):

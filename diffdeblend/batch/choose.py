@@ -213,7 +213,7 @@ def _peel_in_turn(
             corner,
         )
 
-    return in_turn(one, packed, psfs, count, flux, sky, which)
+    return in_turn(one, packed, psfs, count, flux, sky, which, together=setup.together)
 
 
 @eqx.filter_jit
@@ -230,7 +230,7 @@ def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup)
         assert isinstance(members, AnySource)
         return Trial(found.value, jax.tree.map(lambda leaf: leaf[0], members))
 
-    return in_turn(one, packed, psfs, count)
+    return in_turn(one, packed, psfs, count, together=setup.together)
 
 
 def trial_size(size: int) -> int:

@@ -12,8 +12,9 @@ from diffdeblend.batch.task import Bucket, Task, pack_tasks, psf_form
 
 # A compiled program for some tasks: packed tasks, PSFs and number of tasks to stacked results.
 Program = Callable[..., Any]
-# More in a chunk than this buys nothing on CPU, where tasks run one after the other.
-_MOST = 32
+# More in a chunk than this buys nothing on CPU, where tasks run one after the other; on an
+# accelerator the queue wants to be long.
+_MOST_ON_CPU, _MOST = 32, 8192
 
 
 def chunk_capacity(bucket: Bucket, n_bands: int, memory: float, itemsize: int = 4) -> int:
@@ -22,7 +23,8 @@ def chunk_capacity(bucket: Bucket, n_bands: int, memory: float, itemsize: int = 
     # Image and weight, and the results' matrices.
     each = itemsize * (2 * pixels + (7 * bucket.sources) ** 2 + 1000)
     fits = max(1, int(memory / each))
-    return min(_MOST, 1 << (fits.bit_length() - 1))
+    most = _MOST_ON_CPU if jax.default_backend() == "cpu" else _MOST
+    return min(most, 1 << (fits.bit_length() - 1))
 
 
 def run_tasks(
@@ -48,7 +50,8 @@ def run_tasks(
         key = (task.bucket, task.blend.n_bands, task.blend.data.dtype, form)
         groups.setdefault(key, []).append(number)
     devices = jax.local_devices()
-    workers = max(len(devices), _cores()) if devices[0].platform == "cpu" else len(devices)
+    on_cpu = devices[0].platform == "cpu"
+    workers = max(len(devices), _cores()) if on_cpu else len(devices)
 
     def run(chunk: list[int], of: Bucket, capacity: int, turn: int) -> tuple[list[int], Any]:
         packed, psfs = pack_tasks([tasks[i] for i in chunk], of, capacity)
@@ -64,7 +67,7 @@ def run_tasks(
         capacity = chunk_capacity(of, n_bands, memory / workers, dtype.itemsize)
         rows = groups[key]
         # Enough chunks that all workers have something to do, down to a few tasks each.
-        size = min(capacity, max(2, -(-len(rows) // (3 * workers))))
+        size = min(capacity, max(2, -(-len(rows) // (3 * workers)))) if on_cpu else capacity
         waiting[key] = [
             (rows[i : i + size], of, capacity, turn)
             for turn, i in enumerate(range(0, len(rows), size))

@@ -16,6 +16,7 @@ from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
+from diffdeblend.batch.queue import fit_in_queue
 from diffdeblend.batch.results import Found, empty, set_flags
 from diffdeblend.batch.task import Guess, Packed, Task
 from diffdeblend.components import Kind
@@ -28,6 +29,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
 _FIRST_STEPS = 25
+# Fits side by side on an accelerator.
+_LANES = 1024
 _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
 
 
@@ -107,7 +110,8 @@ def fit_batch(
     held = () if chosen.index is None or kinds is not None else ("index",)
     if quality is None:
         quality = quality_for([task.blend.psf for task in tasks])
-    setup = Setup(quality, background, held, position_error, covariance)
+    together = jax.default_backend() != "cpu"
+    setup = Setup(quality, background, held, position_error, covariance, together)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
     chooses = model == "auto" and kinds is None
@@ -199,6 +203,9 @@ class _Run:
 
 
 def _call(method: Method, setup: Setup, packed: Packed, psfs: AbstractPSF, count: Any) -> Fit:
+    if setup.together and isinstance(method, LevenbergMarquardt):
+        lanes = min(packed.data.shape[0], _LANES)
+        return fit_in_queue(packed, psfs, count, method, setup, lanes)[0]
     return fit_in_turn(packed, psfs, count, method, setup)
 
 

@@ -86,7 +86,9 @@ class Preparation:
         radius = np.where(peak > 0.3 * peak.max(), radius, home)
         if self.bright_kind is not None:
             snr = peak * radius * np.sqrt(np.pi * depth[pixel[:, 1], pixel[:, 0]])
-            kind = np.where((snr > _BRIGHT) & (radius > 0.5 * psf_radius), int(self.bright_kind), kind)
+            kind = np.where(
+                (snr > _BRIGHT) & (radius > 0.5 * psf_radius), int(self.bright_kind), kind
+            )
         weight = self._lenient(blend.weight, light)
         unit = noise_unit(blend.weight)
         of_band = unit.astype(blend.data.dtype)[:, None, None]

@@ -31,6 +31,7 @@ class Setup:
     - `held`: names of the shape parameters that are held.
     - `position_error`: standard deviation of the positions given, in pixels.
     - `covariance`: whether to return the covariance of all numbers, besides their errors.
+    - `together`: all tasks of a chunk at once, for accelerators, and not one after the other.
     """
 
     quality: Quality
@@ -38,6 +39,7 @@ class Setup:
     held: tuple[str, ...] = ()
     position_error: float = 0.5
     covariance: bool = False
+    together: bool = False
 
 
 def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit:
@@ -100,12 +102,16 @@ def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackgrou
 def fit_in_turn(
     tasks: Packed, psfs: AbstractPSF, count: Int[Array, ""], method: Method, setup: Setup
 ) -> Fit:
-    """The first `count` tasks one after the other; what is returned has a leading axis.
+    """The first `count` tasks; what is returned has a leading axis.
 
-    For CPU: what one blend needs stays in the cache, and each stops when it is done. Padding costs
-    nothing.
+    On CPU one after the other: what one blend needs stays in the cache, and each stops when it is
+    done. Padding costs nothing.
     """
-    return in_turn(lambda task, psf: fit_one(task, psf, method, setup), tasks, psfs, count)
+
+    def one(task: Packed, psf: AbstractPSF) -> Fit:
+        return fit_one(task, psf, method, setup)
+
+    return in_turn(one, tasks, psfs, count, together=setup.together)
 
 
 def in_turn(
@@ -114,6 +120,7 @@ def in_turn(
     psfs: AbstractPSF,
     count: Int[Array, ""],
     *extras: Any,
+    together: bool = False,
 ) -> Any:
     """`one(task, psf, *extras)` for the first `count` tasks, results with a leading axis."""
 
@@ -126,6 +133,8 @@ def in_turn(
 
     n = tasks.data.shape[0]
     tasks, extras = jax.tree.map(jnp.asarray, (tasks, extras))
+    if together:
+        return jax.vmap(at)(jnp.arange(n))
     empty = jax.tree.map(
         lambda leaf: jnp.zeros((n, *leaf.shape), leaf.dtype), jax.eval_shape(at, jnp.asarray(0))
     )

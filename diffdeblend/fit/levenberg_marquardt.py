@@ -17,7 +17,7 @@ from diffdeblend.fit.arrow import (
     solve_shape,
 )
 from diffdeblend.fit.evaluate import Evaluation, evaluate
-from diffdeblend.fit.normal_matrix import fixed_terms, with_curvature
+from diffdeblend.fit.normal_matrix import Fixed, fixed_terms, with_curvature
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import Unknowns, unknowns_of
 from diffdeblend.parameters import as_float, per_parameter
@@ -60,7 +60,7 @@ class LevenbergMarquardt(eqx.Module):
 _STEPPING, _MEASURING, _ENDED = 0, 1, 2
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """The best point so far, with what is known there, and the point to try next."""
 
     unknowns: Unknowns
@@ -99,40 +99,67 @@ def levenberg_marquardt(
     - `with_normal`: make the exact matrix at the end, of which errors are made. It is another
         turn of the same loop, so that its program is compiled once.
     """
-    fixed = fixed_terms(start, problem)
-    free_shape = problem.free.flat_shape
-    free_linear = linear_vector(problem.free)
-    longest = jnp.concatenate(
-        [jnp.tile(per_parameter(stack.member(0), "step"), stack.size) for stack in start.sources]
-    ).astype(free_shape.dtype)
-    escalates = not method.exact and method.fast_steps < method.max_steps
+    walk = Walk(method, start, problem, fixed_terms(start, problem), with_normal)
+    return walk.solution(
+        jax.lax.while_loop(goes_on, lambda state: walk.advance(state), walk.first())
+    )
 
-    def is_exact(state: _State) -> bool | Array:
-        if method.exact or not (escalates or with_normal):
-            return method.exact
-        late = state.step >= method.fast_steps if escalates else jnp.asarray(False)
-        return late | (state.phase == _MEASURING)
 
-    def propose(unknowns: Unknowns, known: Evaluation, damping: Array) -> tuple[Unknowns, Array]:
-        normal = hold(with_curvature(known.normal, known.curvature), problem.free)
-        gradient = known.gradient
-        factors = factor(normal, damping)
-        linear = free_linear * linear_vector(gradient)
-        shape = free_shape * gradient.flat_shape
-        left = shape - jnp.einsum("blt,bl->t", factors.response, linear)
-        move = jnp.clip(-solve_shape(factors, left), -longest, longest)
-        # Exact response of the linear unknowns to the (perhaps shortened) move of the shapes.
-        change = -solve_band(factors, linear) - jnp.einsum("blt,t->bl", factors.response, move)
-        quadratic = (
-            jnp.einsum("bl,blm,bm->", change, normal.band, change)
-            + 2 * jnp.einsum("bl,blt,t->", change, normal.cross, move)
-            + move @ normal.shape @ move
+def goes_on(state: State) -> Bool[Array, ""]:
+    """Whether there is something left to do."""
+    return state.phase < _ENDED
+
+
+class Walk(eqx.Module):
+    """One fit in steps, for drivers that keep many under way. Pure.
+
+    - `fixed`: `fixed_terms(start, problem)`.
+    - `with_normal`: as in `levenberg_marquardt`.
+    """
+
+    method: LevenbergMarquardt
+    start: Scene
+    problem: Problem
+    fixed: Fixed
+    with_normal: bool = eqx.field(static=True, default=False)
+
+    def first(self) -> State:
+        """The state before the first step."""
+        unknowns = unknowns_of(self.start)
+        dtype = self.start.dx.dtype
+        unknown = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype),
+            jax.eval_shape(lambda u: self._evaluate(u, self.method.exact), unknowns),
         )
-        predicted = -jnp.sum(linear * change) - shape @ move - 0.5 * quadratic
-        return _moved(unknowns, change, move), predicted
+        return State(
+            unknowns=unknowns,
+            known=unknown._replace(value=jnp.asarray(jnp.inf, dtype)),
+            # The first evaluation is that of the start: one copy of the program, in the loop.
+            trial=unknowns,
+            predicted=jnp.asarray(jnp.inf, dtype),
+            damping=jnp.asarray(0.05, dtype),
+            step=jnp.asarray(0),
+            phase=jnp.asarray(_STEPPING),
+            converged=jnp.asarray(False),
+            history=jnp.full(self.method.max_steps + 1, jnp.nan, dtype=dtype),
+        )
 
-    def advance(state: _State) -> _State:
-        new = evaluate(state.trial, start, problem, fixed, is_exact(state))
+    def solution(self, state: State) -> Solution:
+        """Where a state is."""
+        return Solution(
+            state.unknowns,
+            state.known.value,
+            state.history[:-1],
+            state.step,
+            state.converged,
+            state.known.normal if self.with_normal else None,
+            state.known.chi2,
+        )
+
+    def advance(self, state: State) -> State:
+        """The state after another evaluation."""
+        method = self.method
+        new = self._evaluate(state.trial, self._is_exact(state))
         measuring = state.phase == _MEASURING
         gain = state.known.value - new.value
         # Sums of float32 are good to some 1e-6 of the objective.
@@ -152,14 +179,14 @@ def levenberg_marquardt(
             (state.trial, new),
             (state.unknowns, state.known),
         )
-        trial, predicted = propose(unknowns, known, damping)
+        trial, predicted = self._propose(unknowns, known, damping)
         step = state.step + jnp.where(measuring, 0, 1)
         ends = settled | (step >= jnp.minimum(method.max_steps, method.limit)) | ~(damping < 1e8)
-        phase = jnp.where(ends, _MEASURING if with_normal else _ENDED, _STEPPING)
+        phase = jnp.where(ends, _MEASURING if self.with_normal else _ENDED, _STEPPING)
         # Another matrix at the same point: at the end, and where pixels take over.
-        again = ends | (step == method.fast_steps) if escalates else ends
+        again = ends | (step == method.fast_steps) if self._escalates else ends
         trial = jax.tree.map(lambda a, b: jnp.where(again, a, b), unknowns, trial)
-        return _State(
+        return State(
             unknowns,
             known,
             trial,
@@ -171,34 +198,47 @@ def levenberg_marquardt(
             state.history.at[state.step].set(known.value),
         )
 
-    unknowns = unknowns_of(start)
-    dtype = start.dx.dtype
-    unknown = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype),
-        jax.eval_shape(lambda u: evaluate(u, start, problem, fixed, method.exact), unknowns),
-    )
-    first = _State(
-        unknowns=unknowns,
-        known=unknown._replace(value=jnp.asarray(jnp.inf, dtype)),
-        # The first evaluation is that of the start: one copy of the program, in the loop.
-        trial=unknowns,
-        predicted=jnp.asarray(jnp.inf, dtype),
-        damping=jnp.asarray(0.05, dtype),
-        step=jnp.asarray(0),
-        phase=jnp.asarray(_STEPPING),
-        converged=jnp.asarray(False),
-        history=jnp.full(method.max_steps + 1, jnp.nan, dtype=dtype),
-    )
-    last = jax.lax.while_loop(lambda s: s.phase < _ENDED, advance, first)
-    return Solution(
-        last.unknowns,
-        last.known.value,
-        last.history[:-1],
-        last.step,
-        last.converged,
-        last.known.normal if with_normal else None,
-        last.known.chi2,
-    )
+    def _evaluate(self, unknowns: Unknowns, exact: bool | Array) -> Evaluation:
+        return evaluate(unknowns, self.start, self.problem, self.fixed, exact)
+
+    @property
+    def _escalates(self) -> bool:
+        return not self.method.exact and self.method.fast_steps < self.method.max_steps
+
+    def _is_exact(self, state: State) -> bool | Array:
+        if self.method.exact or not (self._escalates or self.with_normal):
+            return self.method.exact
+        late = state.step >= self.method.fast_steps if self._escalates else jnp.asarray(False)
+        return late | (state.phase == _MEASURING)
+
+    def _propose(
+        self, unknowns: Unknowns, known: Evaluation, damping: Array
+    ) -> tuple[Unknowns, Array]:
+        """The next point to try, and by how much the objective should fall."""
+        free = self.problem.free
+        free_shape, free_linear = free.flat_shape, linear_vector(free)
+        longest = jnp.concatenate(
+            [
+                jnp.tile(per_parameter(stack.member(0), "step"), stack.size)
+                for stack in self.start.sources
+            ]
+        ).astype(free_shape.dtype)
+        normal = hold(with_curvature(known.normal, known.curvature), free)
+        gradient = known.gradient
+        factors = factor(normal, damping)
+        linear = free_linear * linear_vector(gradient)
+        shape = free_shape * gradient.flat_shape
+        left = shape - jnp.einsum("blt,bl->t", factors.response, linear)
+        move = jnp.clip(-solve_shape(factors, left), -longest, longest)
+        # Exact response of the linear unknowns to the (perhaps shortened) move of the shapes.
+        change = -solve_band(factors, linear) - jnp.einsum("blt,t->bl", factors.response, move)
+        quadratic = (
+            jnp.einsum("bl,blm,bm->", change, normal.band, change)
+            + 2 * jnp.einsum("bl,blt,t->", change, normal.cross, move)
+            + move @ normal.shape @ move
+        )
+        predicted = -jnp.sum(linear * change) - shape @ move - 0.5 * quadratic
+        return _moved(unknowns, change, move), predicted
 
 
 def _moved(unknowns: Unknowns, change: Array, move: Array) -> Unknowns:

@@ -152,7 +152,7 @@ def _halved(places: np.ndarray) -> np.ndarray:
 
 def _summed(images: Float[Array, "n y x"]) -> Float[Array, "n half half"]:
     """Sums over 2 x 2 pixels; 0 beyond the end."""
-    n, ny, nx = images.shape
+    _, ny, nx = images.shape
     even = jnp.pad(images, ((0, 0), (0, ny % 2), (0, nx % 2)))
     rows = even[:, ::2] + even[:, 1::2]
     return rows[:, :, ::2] + rows[:, :, 1::2]
