@@ -16,9 +16,9 @@ class Quality:
     - `cut`: highest mode in units of the pixel grid's Nyquist frequency; above 1, power beyond
         Nyquist is drawn too and folds back as in a real camera.
     - `corrections`: keep the PSF's wings and the wings of extended profiles from wrapping around.
-    - `matrix`: highest mode of the exact Gauss-Newton matrix, in units of Nyquist; below `cut` where
-        the PSF passes next to nothing beyond. At 0.5 or less its images are drawn at every second
-        pixel, with weights averaged over 2 x 2 pixels: exact where these are even.
+    - `matrix`: highest mode of the exact Gauss-Newton matrix, in units of Nyquist; below `cut`
+        where the PSF passes next to nothing beyond. At 0.5 or less its images are drawn at every
+        second pixel, with weights averaged over 2 x 2 pixels: exact where these are even.
     """
 
     padding: float

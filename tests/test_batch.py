@@ -448,7 +448,6 @@ def test_an_optax_transformation_goes_through_the_same_driver(blends, found, com
         again = fit_batch(blends[:3], **settings)
     last = int(again.first[-1])
     away = (again.flux - found.flux[:last]) / found.flux_err[:last]
-    print("ADAM", np.abs(away).max(), again.value - found.value[:3], again.steps)
     assert (again.value < found.value[:3] + 3).all()
     assert np.abs(away).max() < 1
     compilations.clear()

@@ -51,8 +51,8 @@ class AnySource(AbstractComponent):
     - `flux`: flux of each part in each band, shape `(4, band)`. Parts: the one of a point or a
         Sersic galaxy; disc, bulge; the Gaussians.
     - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
-    - `radius`, `index`, `radius_ratio`, `ellipticity`, `shear_ratio`: as in `Sersic`, `BulgeDisc` and
-        `MultiGaussian`.
+    - `radius`, `index`, `radius_ratio`, `ellipticity`, `shear_ratio`: as in `Sersic`, `BulgeDisc`
+        and `MultiGaussian`.
     - `kind`: a `Kind`; held in a fit.
 
     **Raises:** `ValueError` if `flux` has not four rows of one number per band.

@@ -60,8 +60,8 @@ class Sources:
     - `flux`, `flux_err`: total flux, `(source, band)`, in the unit of the exposure.
     - `model`: name of the model of each.
     - `shape`: `(source,)` each, NaN where the model has none: `radius` (half-light, in pixels, of
-        the round profile before the shear), `index`, `g1`, `g2` (reduced shear), `radius_ratio` and `shear_ratio`
-        (bulge over disc), and the error of each under its name with `_err`.
+        the round profile before the shear), `index`, `g1`, `g2` (reduced shear), `radius_ratio`
+        and `shear_ratio` (bulge over disc), and the error of each under its name with `_err`.
     - `bulge_flux`: flux of the bulge, `(source, band)`; NaN where there is none.
     - `flags`: bits of `Flag`, `(source,)`.
     - `reduced_chi2`: in the source's own pixels, `(source,)`.

@@ -82,7 +82,7 @@ def radii_in_image(
     positions: Float[np.ndarray, "source 2"],
     psf_radius: float,
 ) -> Float[np.ndarray, "source"]:
-    """`half_light_radii` from one image, its noise (infinite where not used) and the PSF's radius."""
+    """`half_light_radii` from one image, its noise (infinite where not used), the PSF's radius."""
     ny, nx = image.shape
     yy, xx = np.mgrid[:ny, :nx]
     distance = np.hypot(

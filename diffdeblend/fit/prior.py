@@ -25,9 +25,9 @@ class ShapePrior(eqx.Module):
     r"""A weak Gaussian prior on the mapped shape parameters, which keeps faint sources at home.
 
     Standard deviations: `position_error` pixels (1) in position, 0.8 in ln(radius), 0.6 in each
-    part of the mapped ellipticity, 1.3 in the logit of the index. Centres: the start of the fit; no ellipticity.
-    Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up to walls: at 1.5
-    pixels in position and a factor of 20 in radius.
+    part of the mapped ellipticity, 1.3 in the logit of the index. Centres: the start of the fit;
+    no ellipticity. Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up
+    to walls: at 1.5 pixels in position and a factor of 20 in radius.
     """
 
     centre: tuple[Float[Array, "source parameter"], ...]
