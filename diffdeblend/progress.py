@@ -98,3 +98,23 @@ def covered(intervals: list[Interval], within: Interval) -> float:
 def one_line(error: BaseException) -> str:
     """What an exception or a warning says, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def blend_bar(total: int | None = None, out: Any = None) -> Any:
+    """A bar with blends a second and the time left, to be given to `fit_batch` as `report`.
+
+    - `total`: fits to be made, where that is known better than `fit_batch` can.
+    - `out`: stream of text; standard error without.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, unit="blend", file=out, dynamic_ncols=True)
+
+    def report(finished: int, needed: int) -> None:
+        # Second fits of some blends are found to be needed on the way.
+        bar.total = needed if total is None else max(total, needed)
+        bar.update(finished - bar.n)
+        if finished >= needed:
+            bar.refresh()
+
+    return report

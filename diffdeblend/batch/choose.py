@@ -38,7 +38,7 @@ _TRIED = (Kind.POINT, Kind.SERSIC, Kind.BULGE_DISC)
 class Trial(NamedTuple):
     """One fitted trial: value of the objective, fitted source, its flux in units of the noise."""
 
-    value: Float[np.ndarray, ""]
+    value: Any
     source: AnySource
 
 
@@ -185,9 +185,9 @@ def _peel_in_turn(
     packed: Packed,
     psfs: AbstractPSF,
     count: Int[Array, ""],
-    flux: Array,
-    sky: Array,
-    which: Array,
+    flux: Any,
+    sky: Any,
+    which: Any,
     setup: Setup,
 ) -> tuple[Array, Array, Array]:
     size = packed.data.shape[-1]

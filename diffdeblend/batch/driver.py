@@ -49,6 +49,7 @@ def run_tasks(
         form = psf_form(task.blend.psf)
         key = (task.bucket, task.blend.n_bands, task.blend.data.dtype, form)
         groups.setdefault(key, []).append(number)
+    double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
     workers = max(len(devices), _cores()) if on_cpu else len(devices)
@@ -56,9 +57,11 @@ def run_tasks(
     def run(chunk: list[int], of: Bucket, capacity: int, turn: int) -> tuple[list[int], Any]:
         packed, psfs = pack_tasks([tasks[i] for i in chunk], of, capacity)
         device = devices[turn % len(devices)]
-        inputs = jax.device_put((packed, psfs, np.int32(len(chunk))), device)
         more = (chunk,) if with_numbers else ()
-        return chunk, jax.device_get(program(*inputs, *more))
+        # A switch that was set for the caller's thread alone would not reach this one.
+        with jax.enable_x64(double):
+            inputs = jax.device_put((packed, psfs, np.int32(len(chunk))), device)
+            return chunk, jax.device_get(program(*inputs, *more))
 
     # The largest first: what is left at the end is short.
     waiting: dict[Any, list[tuple]] = {}

@@ -1,6 +1,6 @@
 """The compiled part of a batch: blend after blend by the same single fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,8 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
     n_bands, dtype = task.data.shape[0], task.data.dtype
     n_sources = task.kind.shape[0]
 
-    def stack(
-        x: Array, y: Array, radius: Array, index: Array, ratio: Array, shear: Array, e: Array
-    ) -> AnyStack:
+    def stack(columns: Sequence[Array], ellipticity: Array) -> AnyStack:
+        x, y, radius, index, ratio, shear = columns
         members = jax.vmap(AnySource)(
             jnp.zeros((n_sources, AnySource.parts, n_bands), dtype),
             x,
@@ -72,7 +71,7 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
             radius,
             index,
             ratio,
-            e,
+            ellipticity,
             task.kind,
             shear,
         )
@@ -81,11 +80,11 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
 
     sky = background_of(setup.background, n_bands, dtype)
     columns = [task.start[:, i] for i in range(6)]
-    start = Scene([stack(*columns, task.start[:, 6:])], sky)
+    start = Scene([stack(columns, task.start[:, 6:])], sky)
     still = jnp.zeros_like(task.start[:, 6:])
     one = jnp.ones_like(task.home[:, 0])
     places = [task.home[:, i] for i in range(3)]
-    home = stack(*places, 1.5 * one, 0.4 * one, BULGE_SHEAR * one, still)
+    home = stack([*places, 1.5 * one, 0.4 * one, BULGE_SHEAR * one], still)
     return start, shape_prior(Scene([home]), position_error=setup.position_error)
 
 

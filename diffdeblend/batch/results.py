@@ -236,15 +236,16 @@ def set_flags(found: Found, tasks: Sequence[Task]) -> None:
     found.flux[unmeasured], found.flux_err[unmeasured] = np.nan, np.nan
     galaxy = found.kind != Kind.POINT
     sersic = found.kind == Kind.SERSIC
-    shapes = dict.fromkeys(("radius", "ellipticity"), galaxy)
+    shapes: dict[str, Any] = {"radius": galaxy, "ellipticity": galaxy}  # noqa: C420
     bulge = found.kind == Kind.BULGE_DISC
     shapes |= {"index": sersic, "radius_ratio": bulge, "shear_ratio": bulge}
     # What a kind does not have, or what was held, has no value to speak of.
     for name, has in shapes.items():
         for column in (name, f"{name}_err"):
-            getattr(found, column)[~has] = np.nan
-    start_x = np.concatenate([t.guess.home_x + t.blend.origin[0] for t in tasks])
-    start_y = np.concatenate([t.guess.home_y + t.blend.origin[1] for t in tasks])
+            getattr(found, column)[np.logical_not(has)] = np.nan
+    none = np.zeros(0)
+    start_x = np.concatenate([none, *[t.guess.home_x + t.blend.origin[0] for t in tasks]])
+    start_y = np.concatenate([none, *[t.guess.home_y + t.blend.origin[1] for t in tasks]])
     blend = found.blend
     pixels = found.n_pixels.sum(axis=1)
     excess = (found.reduced_chi2 - 1)[blend]
@@ -254,8 +255,7 @@ def set_flags(found: Found, tasks: Sequence[Task]) -> None:
     shape = np.hypot(found.ellipticity[:, 0], found.ellipticity[:, 1])
     bound = (found.index < 0.557) | (found.index > 6.143) | (shape > 0.99 * 0.92)
     crowded = np.array([task.blend.crowded for task in tasks], bool)[blend]
-    edge = np.array([_near_edge(found, n, task) for n, task in enumerate(tasks)], object)
-    near = np.concatenate(edge) if len(tasks) else np.zeros(0, bool)
+    near = np.concatenate([none, *[_near_edge(found, n, task) for n, task in enumerate(tasks)]])
     for flag, where in (
         (Flag.NOT_CONVERGED, ~found.converged[blend]),
         (Flag.NON_FINITE, ~found.finite[blend] | unmeasured.any(axis=1)),

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.components import Kind
@@ -116,17 +116,26 @@ class Task:
 
 
 class Packed(NamedTuple):
-    """Tasks of one bucket side by side: every array has a leading axis of the tasks."""
+    """Tasks of one bucket side by side, every array with a leading axis of the tasks.
 
-    data: Float[np.ndarray, "n band y x"]
-    weight: Float[np.ndarray, "n band y x"]
-    psf: Int[np.ndarray, "n"]
-    kind: Int[np.ndarray, "n source"]
-    active: Bool[np.ndarray, "n source"]
-    slot_owner: Int[np.ndarray, "n slot"]
-    slot_part: Int[np.ndarray, "n slot"]
-    start: Float[np.ndarray, "n source 8"]
-    home: Float[np.ndarray, "n source 3"]
+    Numpy arrays on the host, JAX arrays in a program; there also one task, without that axis.
+
+    - `data`, `weight`: `(n, band, y, x)`. `psf`: the place of the PSF in their stack, `(n,)`.
+    - `kind`, `active`: `(n, source)`.
+    - `slot_owner`, `slot_part`: as in `AnyStack`, `(n, slot)`.
+    - `start`: x, y, radius, index, radius_ratio, shear_ratio, g1 and g2, `(n, source, 8)`.
+    - `home`: x, y and radius that the prior expects, `(n, source, 3)`.
+    """
+
+    data: Any
+    weight: Any
+    psf: Any
+    kind: Any
+    active: Any
+    slot_owner: Any
+    slot_part: Any
+    start: Any
+    home: Any
 
 
 def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:

@@ -56,8 +56,10 @@ class Ellipses(eqx.Module):
 
         of_modes = (self.value, self.by_q, self.by_index, self.cosine, self.sine)
         # Materialised: as part of a larger loop the slices become scalar code.
-        cut = jax.lax.optimization_barrier(tuple(part(v) for v in of_modes))
-        return Ellipses(*cut, self.chain, self.membership)
+        value, by_q, by_index, cosine, sine = jax.lax.optimization_barrier(
+            tuple(part(v) for v in of_modes)
+        )
+        return Ellipses(value, by_q, by_index, cosine, sine, self.chain, self.membership)
 
 
 def is_ellipses(scene: Scene, problem: Problem) -> bool:

@@ -3,8 +3,8 @@
     python experiments/speed/compare.py BLENDS.npz --peer scarlet2=RESULT.npz --peer ...
 
 BLENDS.npz holds images, variance, psf, bands and truth, as `peers.py` describes it; RESULT.npz is
-what `peers.py` wrote for a peer in its own environment. Ours runs in processes of its own: from their
-start, with nothing compiled; again with a filled cache of programs; then warm, several times.
+what `peers.py` wrote for a peer in its own environment. Ours runs in processes of its own: from
+their start, with nothing compiled; again with a filled cache; then warm, several times.
 """
 
 import argparse
@@ -141,11 +141,12 @@ def main() -> None:
         fluxes[name] = np.array(warm["flux"])
         best = min(warm["seconds"][1:]) / n_blends
         lines.append(_row(name, best, cold["seconds"][0] / n_blends, truth, fluxes[name], bands))
+        core = min(warm["cpu"][1:]) / n_blends
         notes.append(
-            f"{name}: {1e3 * best:.1f} ms a blend warm ({1e3 * min(warm['cpu'][1:]) / n_blends:.1f} "
-            f"core-ms), {cold['since_start']:.1f} s from process start to all {n_blends} results, "
-            f"{filled['since_start']:.1f} s with a filled cache; {warm['converged']:.3f} converged, "
-            f"{warm['steps']:.1f} steps a blend."
+            f"{name}: {1e3 * best:.1f} ms a blend warm ({1e3 * core:.1f} core-ms), "
+            f"{cold['since_start']:.1f} s from process start to all {n_blends} results, "
+            f"{filled['since_start']:.1f} s with a filled cache; "
+            f"{warm['converged']:.3f} converged, {warm['steps']:.1f} steps a blend."
         )
     for peer in chosen.peer:
         name, path = peer.split("=", 1)
