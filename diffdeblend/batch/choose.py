@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.driver import run_tasks
@@ -55,9 +55,9 @@ def worth_trying(found: Found) -> Bool[np.ndarray, "source kind"]:
     used = np.maximum(found.n_pixels.sum(axis=1), 2)[found.blend]
     extra = n_parameters(Kind.BULGE_DISC, found.bands) - n_parameters(Kind.SERSIC, found.bands)
     tried = np.zeros((len(found.x), len(_TRIED)), bool)
-    tried[:, 0] = (found.radius < 1.5) & (snr > _STAR_SNR)
+    tried[:, 0] = np.logical_and(found.radius < 1.5, snr > _STAR_SNR)
     tried[:, 2] = (snr / 7) ** 2 > extra * np.log(used)
-    tried &= np.isfinite(found.flux).all(axis=1)[:, None]
+    tried &= np.asarray(np.isfinite(found.flux).all(axis=1))[:, None]
     tried[:, 1] = tried.any(axis=1) | (found.kind != Kind.SERSIC)
     tried[np.arange(len(tried)), found.kind] |= tried[:, 1]
     return tried

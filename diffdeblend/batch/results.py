@@ -236,7 +236,7 @@ def set_flags(found: Found, tasks: Sequence[Task]) -> None:
     found.flux[unmeasured], found.flux_err[unmeasured] = np.nan, np.nan
     galaxy = found.kind != Kind.POINT
     sersic = found.kind == Kind.SERSIC
-    shapes: dict[str, Any] = {"radius": galaxy, "ellipticity": galaxy}  # noqa: C420
+    shapes: dict[str, Any] = {"radius": galaxy, "ellipticity": galaxy}
     bulge = found.kind == Kind.BULGE_DISC
     shapes |= {"index": sersic, "radius_ratio": bulge, "shear_ratio": bulge}
     # What a kind does not have, or what was held, has no value to speak of.
