@@ -140,7 +140,8 @@ def quality_for(psfs: Sequence[AbstractPSF]) -> Quality:
         power = np.abs(np.fft.fft2(psf_images(psf, 61), (128, 128))) ** 2
         cut = max(cut, _enough(power, frequency, _CUTS, 1e-6))
         matrix = max(matrix, _enough(power * squared, frequency, _MATRIX_CUTS, 1e-2))
-    return Quality(padding=1.2, cut=cut, corrections=False, matrix=matrix)
+    # At 1.2 the wings of bright galaxies come back and move their flux by most of a sigma.
+    return Quality(padding=1.5, cut=cut, corrections=False, matrix=matrix)
 
 
 def _enough(

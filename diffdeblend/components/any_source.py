@@ -24,7 +24,7 @@ from diffdeblend.components.sersic import BulgeDisc, Sersic, law_wings
 from diffdeblend.components.stack import Stack
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import Modes
-from diffdeblend.parameters import as_float, interval, positive, real, unit_disk
+from diffdeblend.parameters import Positive, as_float, interval, positive, real, unit_disk
 from diffdeblend.radial import radial_transform
 
 
@@ -40,6 +40,10 @@ class Kind(IntEnum):
 def lit_parts(kind: Int[ArrayLike, "*n"]) -> Int[Array, "*n"]:
     """How many of its parts a kind uses: the first ones."""
     return jnp.asarray([1, 1, 2, len(MIXTURE_SCALES)])[jnp.asarray(kind)]
+
+
+# Sizes of bulges follow those of their discs more closely than sizes follow the start.
+_RATIO = {"domain": Positive(width=0.5)}
 
 
 class AnySource(AbstractComponent):
@@ -65,7 +69,7 @@ class AnySource(AbstractComponent):
     y: Float[Array, ""] = eqx.field(converter=as_float, metadata=real)
     radius: Float[Array, ""] = eqx.field(converter=as_float, metadata=positive)
     index: Float[Array, ""] = eqx.field(converter=as_float, metadata=interval(0.5, 6.2))
-    radius_ratio: Float[Array, ""] = eqx.field(converter=as_float, metadata=positive)
+    radius_ratio: Float[Array, ""] = eqx.field(converter=as_float, metadata=_RATIO)
     ellipticity: Float[Array, "2"] = eqx.field(converter=as_float, metadata=unit_disk)
     kind: Int[Array, ""] = eqx.field(converter=lambda kind: jnp.asarray(kind, dtype=jnp.int32))
     shear_ratio: Float[Array, ""] = eqx.field(

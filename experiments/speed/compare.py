@@ -96,7 +96,8 @@ def _resident() -> float:
 def run(blends: Path, model: str, cache: str, times: int) -> dict:
     """`fit_all` in a new process."""
     asked = json.dumps([str(blends), model, cache, times, time.time()])
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    # XLA warns at length of every program that it takes from its cache.
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     found = subprocess.run(
         [sys.executable, __file__, "--worker", asked],
         env=environment,
