@@ -27,8 +27,10 @@ from diffdeblend import (
     make_exposure,
     render,
 )
-from diffdeblend.batch import Blend, blend_of_arrays, fit_batch, make_blend
+from diffdeblend.batch import Blend, blend_of_arrays, fit_batch, fit_stream, make_blend
 from diffdeblend.batch.prepare import quality_for
+from diffdeblend.batch.program import Setup, fit_in_turn
+from diffdeblend.batch.queue import fit_in_queue
 from diffdeblend.batch.task import Bucket, Task, first_guess, pack_tasks, padded_to
 from diffdeblend.batch.trim import sources_box
 from diffdeblend.components import AnySource, Kind
@@ -704,3 +706,41 @@ def test_the_box_follows_the_light_and_leaves_the_rest():
     assert 29 < x1 < 60
     assert 0 < y0 < 21
     assert 29 < y1 < 50
+
+
+def test_windows_of_a_stream_are_one_batch(blends, found):
+    # Little memory: the least window, 16 blends, is more than these; so twice as many.
+    windows = list(fit_stream((blend for blend in [*blends, *blends]), memory=1.0, **SETTINGS))
+    assert [window.n_blends for window in windows] == [16, 2 * len(blends) - 16]
+    n = len(blends)
+    assert_same_bits(windows[0], found, [(k, k % n) for k in range(16)])
+    assert_same_bits(windows[1], found, [(k, (16 + k) % n) for k in range(2 * n - 16)])
+    assert list(fit_stream([], **SETTINGS)) == []
+
+
+def test_queue_finds_what_fits_in_turn_find(drawn):
+    """The program of accelerators, run on a CPU: more tasks than lanes, of unequal length."""
+    size, method = 32, LevenbergMarquardt(tolerance=1e-3)
+    tasks = []
+    for stamp in drawn[:7]:
+        n = len(stamp.positions)
+        radius = np.full(n, 1.9)
+        guess = first_guess(stamp.positions, radius, radius, np.full(n, int(SERSIC)), 1.5)
+        tasks.append(Task(stamp.blend(), np.ones(2), guess, (size, 64)))
+    packed, psfs = pack_tasks(tasks, Bucket(size, 4, 4), 8)
+    setup = Setup(quality_for([PSF]), "constant")
+    count = jnp.asarray(len(tasks))
+    with hasty():
+        queue, turns = fit_in_queue(packed, psfs, count, method, setup, 3)
+        turn = fit_in_turn(packed, psfs, count, method, setup)
+    sigma = np.asarray(turn.flux_error)[: len(tasks)]
+    flux = [np.asarray(f.scene.sources[0].members.flux).sum(axis=2) for f in (queue, turn)]
+    apart = np.abs(flux[0] - flux[1])[: len(tasks)] / np.where(sigma > 0, sigma, np.inf)
+    assert apart.max() < 0.05
+    assert np.asarray(queue.converged)[: len(tasks)].all()
+    np.testing.assert_allclose(
+        np.asarray(queue.flux_error)[: len(tasks)], sigma, rtol=0.02, atol=1e-6
+    )
+    # Idle lanes count; those that are done are given another task.
+    useful = int(np.asarray(turn.steps)[: len(tasks)].sum())
+    assert useful <= int(turns) < 3 * int(np.asarray(turn.steps).max()) * 3
