@@ -60,7 +60,7 @@ class Positive:
     image: ClassVar[bool] = False
     step: float = 0.7
     width: float = 0.8
-    wall: float = 3.0
+    wall: float = 2.0
 
     def to_real(self, value: Array) -> Array:
         # A start value of exactly zero must not become -inf.

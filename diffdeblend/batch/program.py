@@ -85,7 +85,8 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
     one = jnp.ones_like(task.home[:, 0])
     places = [task.home[:, i] for i in range(3)]
     home = stack([*places, 1.5 * one, 0.4 * one, BULGE_SHEAR * one], still)
-    return start, shape_prior(Scene([home]), position_error=setup.position_error)
+    # Homes are those of typical galaxies: the largest are 20 times as wide.
+    return start, shape_prior(Scene([home]), setup.position_error, radius_wall=3.0)
 
 
 def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackground | None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffdeblend.components import AnySource, AnyStack, Stack
+from diffdeblend.components import Stack
 from diffdeblend.fit.arrow import Normal
 from diffdeblend.fit.columns import Columns
 from diffdeblend.fit.objective import Problem
@@ -208,10 +208,10 @@ def fixed_terms(start: Scene, problem: Problem) -> Fixed:
 def _window(stack: Stack) -> tuple[Array, Array, Array]:
     """Place and rough width of each slot as it is seen."""
     members, owner = stack.members, stack.owner
-    radius = jnp.full_like(members.x, 2.0)
-    if isinstance(stack, AnyStack) and isinstance(members, AnySource):
-        radius = members.radius
-    return members.x[owner], members.y[owner], jnp.sqrt(1.5**2 + radius[owner] ** 2)
+    radius = getattr(members, "radius", jnp.full_like(members.x, 2.0))
+    # Of the square of its image, which is what a mean weight counts by: narrower than the image.
+    width = jnp.sqrt(1.2**2 + (0.6 * radius[owner]) ** 2)
+    return members.x[owner], members.y[owner], width
 
 
 def prior_terms(

@@ -27,12 +27,13 @@ class ShapePrior(eqx.Module):
     Standard deviations: `position_error` pixels (1) in position, 0.8 in ln(radius), 0.6 in each
     part of the mapped ellipticity, 1.3 in the logit of the index. Centres: the start of the fit;
     no ellipticity. Fluxes have none. Above a signal-to-noise ratio of some 15 it moves nothing, up
-    to walls: at 1.5 pixels in position and a factor of 20 in radius.
+    to walls: at 1.5 pixels in position and `radius_wall` in ln(radius) (2, a factor of 7).
     """
 
     centre: tuple[Float[Array, "source parameter"], ...]
     # An array: another width compiles nothing.
     position_error: Float[Array, ""] = eqx.field(converter=as_float, default=1.0)
+    radius_wall: Float[Array, ""] = eqx.field(converter=as_float, default=2.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         return -self.cost(tuple(jax.vmap(pack)(s.members) for s in scene.sources), scene)[0]
@@ -51,8 +52,9 @@ class ShapePrior(eqx.Module):
                 per_parameter(stack.member(0), name).astype(centre.dtype)
                 for name in ("width", "wall")
             )
-            at = [name in ("x", "y") for name in names_of(stack.member(0))]
-            width = jnp.where(np.array(at), width * self.position_error, width)
+            names = np.array(names_of(stack.member(0)))
+            width = jnp.where(np.isin(names, ("x", "y")), width * self.position_error, width)
+            wall = jnp.where(names == "radius", self.radius_wall, wall)
             on = stack.active[:, None].astype(centre.dtype)
             away = values - centre
             # Where the model cannot follow a bright neighbour, chi2 would pay any price to have a
@@ -66,10 +68,11 @@ class ShapePrior(eqx.Module):
         return total, jnp.concatenate(slopes), jnp.concatenate(curvatures)
 
 
-def shape_prior(start: Scene, position_error: float = 1.0) -> ShapePrior:
+def shape_prior(start: Scene, position_error: float = 1.0, radius_wall: float = 2.0) -> ShapePrior:
     """The default prior around a start: its positions and sizes, no ellipticity.
 
     - `position_error`: standard deviation of the positions, in pixels.
+    - `radius_wall`: how far a radius may go from that of the start, in its logarithm.
     """
 
     def centre(member: AbstractComponent) -> Array:
@@ -82,5 +85,7 @@ def shape_prior(start: Scene, position_error: float = 1.0) -> ShapePrior:
         return pack(member)
 
     return ShapePrior(
-        tuple(jax.vmap(centre)(stack.members) for stack in start.sources), position_error
+        tuple(jax.vmap(centre)(stack.members) for stack in start.sources),
+        position_error,
+        radius_wall,
     )
