@@ -1,8 +1,9 @@
-"""`jax.jit` for code that runs once: compiles three times sooner, and makes slower code.
+"""For code that runs once: compiled three times sooner, and slower.
 
 Half of the time of the tests was spent on making code fast.
 """
 
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -20,3 +21,14 @@ def _known() -> dict:
 
 
 quick_jit = partial(jax.jit, compiler_options=_known())
+
+
+@contextmanager
+def hasty():
+    """The same for programs of the library."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)

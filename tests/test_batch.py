@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick import quick_jit
+from quick import hasty, quick_jit
 
 from diffdeblend import (
     STANDARD,
@@ -130,17 +129,6 @@ def blends(drawn):
 @pytest.fixture(scope="module")
 def found(blends):
     return fit_batch(blends, **SETTINGS)
-
-
-@contextmanager
-def hasty():
-    """Code that is compiled sooner and runs slower, for programs that run once."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 SOURCE_FIELDS = (
@@ -630,7 +618,7 @@ def tasks(draw):
         (0, 0),
         np.arange(n),
     )
-    guess = first_guess(places, np.full(n, 1.7), np.full(n, 1.3), kind, 1.5)
+    guess = first_guess(places, np.full(n, 1.7), np.full(n, 1.3), kind, 1.5, (2, 1))
     return Task(blend, np.ones(2), guess, (16,))
 
 
@@ -725,7 +713,7 @@ def test_queue_finds_what_fits_in_turn_find(drawn):
     for stamp in drawn[:7]:
         n = len(stamp.positions)
         radius = np.full(n, 1.9)
-        guess = first_guess(stamp.positions, radius, radius, np.full(n, int(SERSIC)), 1.5)
+        guess = first_guess(stamp.positions, radius, radius, np.full(n, int(SERSIC)), 1.5, (2, 1))
         tasks.append(Task(stamp.blend(), np.ones(2), guess, (size, 64)))
     packed, psfs = pack_tasks(tasks, Bucket(size, 4, 4), 8)
     setup = Setup(quality_for([PSF]), "constant")

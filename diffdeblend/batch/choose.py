@@ -20,6 +20,7 @@ from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.program import Setup, in_turn, start_of
 from diffdeblend.batch.results import Found
 from diffdeblend.batch.task import Guess, Packed, Task
+from diffdeblend.batch.trim import trimmed
 from diffdeblend.components import AnySource, Kind
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_marquardt
@@ -32,6 +33,8 @@ from diffdeblend.scene import sum_slots
 
 # Of fainter ones nobody can tell: as galaxies their errors allow for both.
 _STAR_SNR = 30.0
+# Heights and widths of the stamps of trials, and the radius up to which the smaller one does.
+_TRIAL_SIZES, _COMPACT = (32, 64), 2.5
 _TRIED = (Kind.POINT, Kind.SERSIC, Kind.BULGE_DISC)
 
 
@@ -85,6 +88,7 @@ def choose_kinds(
         number = int(found.blend[source])
         place = int(source - found.first[number])
         guess = _alone(guesses[number], place).shifted(*blend.origin)
+        blend, guess = _cut_for(blend, guess)
         for column, kind in enumerate(_TRIED):
             if tried[source, column]:
                 as_kind = _as_kind(guess, kind)
@@ -139,29 +143,17 @@ def _peel(
 ) -> list[Blend]:
     """For each source, a stamp around it with the light that all others leave."""
     jobs: list[Task] = []
-    extras: list[tuple[np.ndarray, np.ndarray, int]] = []
+    places: list[int] = []
     for source in sources:
         number = int(found.blend[source])
-        rows = found.rows(number)
-        unit = tasks[number].unit
-        bulge = found.bulge_flux[rows] / unit
-        flux = np.stack([found.flux[rows] / unit - bulge, bulge], axis=1)
         jobs.append(replace(tasks[number], guess=guesses[number]))
-        sky = found.sky[number] / unit[:, None]
-        extras.append((np.nan_to_num(flux), sky, int(source - found.first[number])))
+        places.append(int(source - found.first[number]))
     stamps: list[Any] = [None] * len(jobs)
 
     def program(packed: Packed, psfs: AbstractPSF, count: Array, numbers: list[int]) -> Any:
-        n, n_sources = packed.kind.shape
-        dtype = packed.data.dtype
-        flux = np.zeros((n, n_sources, AnySource.parts, found.bands), dtype)
-        sky = np.zeros((n, *extras[0][1].shape), dtype)
-        which = np.zeros(n, np.int32)
-        for place, number in enumerate(numbers):
-            own_flux, own_sky, own = extras[number]
-            flux[place, : len(own_flux), :2] = own_flux
-            sky[place], which[place] = own_sky, own
-        return _peel_in_turn(packed, psfs, count, flux, sky, which, setup)
+        which = np.zeros(len(packed.kind), np.int32)
+        which[: len(numbers)] = [places[number] for number in numbers]
+        return _peel_in_turn(packed, psfs, count, which, setup)
 
     def ended(numbers: list[int], made: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         for place, number in enumerate(numbers):
@@ -185,8 +177,6 @@ def _peel_in_turn(
     packed: Packed,
     psfs: AbstractPSF,
     count: Int[Array, ""],
-    flux: Any,
-    sky: Any,
     which: Any,
     setup: Setup,
 ) -> tuple[Array, Array, Array]:
@@ -194,14 +184,15 @@ def _peel_in_turn(
     small = trial_size(size)
     grid = make_grid((size, size), setup.quality)
 
-    def one(task: Packed, psf: AbstractPSF, light: Array, level: Array, own: Array) -> tuple:
+    def one(task: Packed, psf: AbstractPSF, own: Array) -> tuple:
         scene = start_of(task, setup)[0]
         # All others: the one source itself is dark.
-        others = jnp.where(jnp.arange(light.shape[0])[:, None, None] == own, 0, light)
-        scene = eqx.tree_at(lambda s: s.sources[0].members.flux, scene, others)
+        scene = eqx.tree_at(
+            lambda s: s.sources[0].members.flux, scene, replace_fn=lambda f: f.at[own].set(0)
+        )
         left = task.data - sum_slots(scene, transfer(psf, grid, setup.quality), grid, setup.quality)
         if scene.background is not None:
-            left = left - scene.background.with_coefficients(level)(grid)
+            left = left - scene.background(grid)
         left = jnp.where(task.weight > 0, left, 0)
         centre = jnp.round(task.start[own, :2]).astype(jnp.int32)
         corner = jnp.clip(centre - small // 2, 0, size - small)
@@ -213,13 +204,13 @@ def _peel_in_turn(
             corner,
         )
 
-    return in_turn(one, packed, psfs, count, flux, sky, which, together=setup.together)
+    return in_turn(one, packed, psfs, count, which, together=setup.together)
 
 
 @eqx.filter_jit
 def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup) -> Trial:
     # Two slots for every kind: one program.
-    method = LevenbergMarquardt(max_steps=15, tolerance=0.5, fast_steps=15)
+    method = LevenbergMarquardt(max_steps=15, tolerance=0.5, escalates=False)
 
     def one(task: Packed, psf: AbstractPSF) -> Trial:
         start, prior = start_of(task, setup)
@@ -234,8 +225,19 @@ def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup)
 
 
 def trial_size(size: int) -> int:
-    """Height and width of a trial's stamp in a blend of a size."""
-    return size if size <= 48 else max(48, 8 * round(size / 16))
+    """Height and width of the stamp of what is peeled out of a blend of a size."""
+    return min(size, _TRIAL_SIZES[1])
+
+
+def _cut_for(blend: Blend, guess: Guess) -> tuple[Blend, Guess]:
+    """The stamp of a trial, smaller for a compact source."""
+    size, small = blend.shape[0], _TRIAL_SIZES[0]
+    if size <= small or guess.radius[0] > _COMPACT:
+        return blend, guess
+    x0, y0 = (
+        int(np.clip(round(float(v[0])) - small // 2, 0, size - small)) for v in (guess.x, guess.y)
+    )
+    return trimmed(blend, np.array([x0, y0, x0 + small, y0 + small])), guess.shifted(x0, y0)
 
 
 def _call(program: Any, setup: Setup, packed: Packed, psfs: AbstractPSF, count: Array) -> Any:
@@ -245,7 +247,7 @@ def _call(program: Any, setup: Setup, packed: Packed, psfs: AbstractPSF, count: 
 def _alone(guess: Guess, place: int) -> Guess:
     one = slice(place, place + 1)
     values = {name: getattr(guess, name)[one].copy() for name in guess.__dataclass_fields__}
-    return Guess(**values)
+    return Guess(**values | {"sky": guess.sky})
 
 
 def _as_kind(guess: Guess, kind: Kind) -> Guess:
@@ -259,6 +261,7 @@ def _as_kind(guess: Guess, kind: Kind) -> Guess:
     return replace(
         guess,
         kind=np.full_like(guess.kind, int(kind)),
+        flux=np.zeros_like(guess.flux),
         radius=radius,
         radius_ratio=np.full_like(guess.radius_ratio, 0.4),
     )
@@ -279,3 +282,4 @@ def _take(guess: Guess, place: int, member: AnySource, blend: Blend, kind: Kind)
     for name in ("radius", "index", "radius_ratio", "shear_ratio"):
         getattr(guess, name)[place] = float(getattr(member, name))
     guess.ellipticity[place] = np.asarray(member.ellipticity)
+    guess.flux[place] = np.asarray(member.flux)[:2]

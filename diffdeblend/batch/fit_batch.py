@@ -14,6 +14,7 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
+from diffdeblend.batch.halve import halved
 from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
 from diffdeblend.batch.queue import fit_in_queue
@@ -29,6 +30,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
 _FIRST_STEPS = 25
+# Stamps above this size, in pixels, are first fitted in pixels twice as wide.
+_LARGE = 64
 # Fits side by side on an accelerator.
 _LANES = 1024
 _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
@@ -88,10 +91,11 @@ def fit_batch(
     chosen = MODELS[model]
     prepare = Preparation(
         model_error,
-        background != "none",
+        _BACKGROUND_TERMS[background],
         trim,
         1.5 if chosen.index is None else chosen.index,
         tuple(sizes),
+        position_error,
         Kind.BULGE_DISC if model == "auto" and kinds is None else None,
     )
     given = list(blends)
@@ -111,16 +115,22 @@ def fit_batch(
     if quality is None:
         quality = quality_for([task.blend.psf for task in tasks])
     together = jax.default_backend() != "cpu"
-    setup = Setup(quality, background, held, position_error, covariance, together)
+    setup = Setup(quality, background, held, covariance, together)
+    chooses = model == "auto" and kinds is None
+    large = [n for n, task in enumerate(tasks) if task.bucket.size > _LARGE]
+    for n in large if chooses else []:
+        tasks[n] = replace(tasks[n], double=True)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
-    chooses = model == "auto" and kinds is None
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
     short = isinstance(run.method, LevenbergMarquardt) and chooses
     first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
-    run.fit(range(len(tasks)), accept=_any, method=first)
+    run.fit(range(len(tasks)), accept=_any, method=first, halve=large)
+    better = choose_kinds(found, tasks, setup, memory) if chooses else {}
+    # What is known so far of large ones is but a start.
+    again = {n: better.pop(n) if n in better else found.guess(n, tasks[n]) for n in large}
+    run.fit(again, guesses=again, accept=_any, exact=True)
     if chooses:
-        better = choose_kinds(found, tasks, setup, memory)
         run.fit(better, guesses=better, accept=_least_bic)
         left = np.flatnonzero(~found.converged & (found.n_pixels.sum(axis=1) > 0)).tolist()
         run.fit(
@@ -154,13 +164,23 @@ class _Run:
         accept: Callable[[Found, Found, int, int], bool],
         guesses: dict[int, Guess] | None = None,
         method: Method | None = None,
+        halve: Sequence[int] = (),
+        exact: bool = False,
     ) -> None:
-        """Fit some of the blends, from other starts where given; keep what `accept` likes."""
+        """Fit some of the blends, from other starts where given; keep what `accept` likes.
+
+        - `halve`: which ones to fit in pixels twice as wide.
+        - `exact`: make the matrix by pixels from the first step, for starts near the end.
+        """
         which = list(numbers)
         tasks = [
-            self.tasks[n] if guesses is None else replace(self.tasks[n], guess=guesses[n])
+            self.tasks[n]
+            if guesses is None
+            else replace(self.tasks[n], guess=guesses[n], exact=exact)
             for n in which
         ]
+        for n, coarse in zip(halve, halved([self.tasks[n] for n in halve]), strict=True):
+            tasks[which.index(n)] = coarse
         self.needed += len(which)
 
         def ended(places: list[int], fit: Fit) -> None:

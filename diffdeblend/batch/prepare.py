@@ -34,19 +34,21 @@ class Preparation:
     """Turns blends into tasks; remembers the widths of PSFs that it has seen.
 
     - `model_error`: fraction of the local light by which models may be wrong.
-    - `has_sky`: whether a sky is still in the data.
+    - `sky_terms`: coefficients that a sky has which is still in the data.
     - `trim`: whether to cut stamps down to where the sources are.
     - `index`: Sersic index to start from.
+    - `position_error`: standard deviation of the positions given, in pixels.
     - `bright_kind`: what sources are taken for whose light is so bright that the simplest galaxy
         will not do; None for no difference.
     - `sizes`: heights and widths of stamps that programs are compiled for.
     """
 
     model_error: float
-    has_sky: bool
+    sky_terms: int
     trim: bool
     index: float
     sizes: tuple[int, ...]
+    position_error: float = 0.5
     bright_kind: Kind | None = None
 
     def __post_init__(self):
@@ -57,7 +59,7 @@ class Preparation:
         """The task of fitting a blend with sources of these kinds."""
         psf_radius = self._psf_radius(blend.psf)
         level = np.zeros(blend.n_bands)
-        if self.has_sky:
+        if self.sky_terms:
             step = max(1, int(np.sqrt(blend.data[0].size / _SKY_PIXELS)))
             few, used = blend.data[:, ::step, ::step], blend.weight[:, ::step, ::step] > 0
             level = np.array(
@@ -77,14 +79,12 @@ class Preparation:
         safe = np.where(depth > 0, depth, 1)
         image, noise = weighted / safe, np.where(depth > 0, 1 / np.sqrt(safe), np.inf)
         radius = radii_in_image(image, noise, blend.positions, psf_radius)
-        # A faint source in the wings of a bright one looks wide.
-        pixel = np.clip(
-            np.floor(blend.positions + 0.5).astype(int), 0, np.array(image.shape)[::-1] - 1
-        )
-        peak = image[pixel[:, 1], pixel[:, 0]]
+        # A faint source in the light of a bright one looks wide and bright.
+        peak = own_light(image, blend.positions)
         home = np.minimum(radius, _TYPICAL * psf_radius)
         radius = np.where(peak > 0.3 * peak.max(), radius, home)
         if self.bright_kind is not None:
+            pixel = nearest_pixel(blend.positions, image.shape)
             snr = peak * radius * np.sqrt(np.pi * depth[pixel[:, 1], pixel[:, 0]])
             kind = np.where(
                 (snr > _BRIGHT) & (radius > 0.5 * psf_radius), int(self.bright_kind), kind
@@ -94,7 +94,13 @@ class Preparation:
         of_band = unit.astype(blend.data.dtype)[:, None, None]
         scaled = replace(blend, data=blend.data / of_band, weight=weight * of_band * of_band)
         return Task(
-            scaled, unit, first_guess(blend.positions, radius, home, kind, self.index), self.sizes
+            scaled,
+            unit,
+            first_guess(
+                blend.positions, radius, home, kind, self.index, (blend.n_bands, self.sky_terms)
+            ),
+            self.sizes,
+            self.position_error,
         )
 
     def _lenient(self, weight: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -110,6 +116,25 @@ class Preparation:
         if id(psf) not in self._radii:
             self._radii[id(psf)] = (psf, psf_half_radius(psf))
         return self._radii[id(psf)][1]
+
+
+def own_light(
+    image: Float[np.ndarray, "y x"], positions: Float[np.ndarray, "source 2"]
+) -> Float[np.ndarray, "source"]:
+    """Brightness at each position, less that on the other side of the brightest source."""
+    pixel = nearest_pixel(positions, image.shape)
+    peak = image[pixel[:, 1], pixel[:, 0]]
+    brightest = int(np.argmax(peak))
+    opposite = nearest_pixel(2 * positions[brightest] - positions, image.shape)
+    other = np.maximum(image[opposite[:, 1], opposite[:, 0]], 0)
+    return np.where(np.arange(len(peak)) == brightest, peak, peak - other)
+
+
+def nearest_pixel(
+    positions: Float[np.ndarray, "source 2"], shape: tuple[int, ...]
+) -> Int[np.ndarray, "source 2"]:
+    """The pixel (x, y) of an image of `shape` (y, x) that is nearest to each position."""
+    return np.clip(np.floor(positions + 0.5).astype(int), 0, (shape[1] - 1, shape[0] - 1))
 
 
 def noise_unit(weight: Float[np.ndarray, "band y x"]) -> Float[np.ndarray, "band"]:

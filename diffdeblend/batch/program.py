@@ -1,7 +1,7 @@
 """The compiled part of a batch: blend after blend by the same single fit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from diffdeblend.batch.task import Packed
 from diffdeblend.components import AnySource, AnyStack
 from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.fit.fit import Fit, Method, assess, solve
+from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.prior import ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import free_numbers
@@ -29,7 +30,6 @@ class Setup:
 
     - `background`: `"none"`, `"constant"` or `"linear"`.
     - `held`: names of the shape parameters that are held.
-    - `position_error`: standard deviation of the positions given, in pixels.
     - `covariance`: whether to return the covariance of all numbers, besides their errors.
     - `together`: all tasks of a chunk at once, for accelerators, and not one after the other.
     """
@@ -37,7 +37,6 @@ class Setup:
     quality: Quality
     background: str = "constant"
     held: tuple[str, ...] = ()
-    position_error: float = 0.5
     covariance: bool = False
     together: bool = False
 
@@ -45,6 +44,12 @@ class Setup:
 def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit:
     """The fit of one blend: arrays without the leading axis of `Packed`. Pure."""
     start, prior = start_of(task, setup)
+    if isinstance(method, LevenbergMarquardt):
+        method = replace(
+            method,
+            tolerance=method.tolerance * task.tolerance,
+            fast_steps=jnp.where(task.exact, 0, method.fast_steps),
+        )
     free = free_numbers(start, None)
     if setup.held:
         names = names_of(start.sources[0].member(0))
@@ -64,8 +69,9 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
 
     def stack(columns: Sequence[Array], ellipticity: Array) -> AnyStack:
         x, y, radius, index, ratio, shear = columns
+        flux = jnp.zeros((n_sources, AnySource.parts, n_bands), dtype)
         members = jax.vmap(AnySource)(
-            jnp.zeros((n_sources, AnySource.parts, n_bands), dtype),
+            flux.at[:, : task.flux.shape[1]].set(task.flux),
             x,
             y,
             radius,
@@ -79,6 +85,8 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
         return AnyStack(members, task.active, rank, task.slot_owner, task.slot_part)
 
     sky = background_of(setup.background, n_bands, dtype)
+    if sky is not None:
+        sky = sky.with_coefficients(task.sky)
     columns = [task.start[:, i] for i in range(6)]
     start = Scene([stack(columns, task.start[:, 6:])], sky)
     still = jnp.zeros_like(task.start[:, 6:])
@@ -86,7 +94,7 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
     places = [task.home[:, i] for i in range(3)]
     home = stack([*places, 1.5 * one, 0.4 * one, BULGE_SHEAR * one], still)
     # Homes are those of typical galaxies: the largest are 20 times as wide.
-    return start, shape_prior(Scene([home]), setup.position_error, radius_wall=3.0)
+    return start, shape_prior(Scene([home]), task.position_error, radius_wall=3.0)
 
 
 def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackground | None:

@@ -1,5 +1,6 @@
 """The compiled part of a batch on accelerators: a fixed number of lanes, filled up as they end."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -68,7 +69,8 @@ def fit_in_queue(
     tasks = jax.tree.map(jnp.asarray, tasks)
     n = tasks.data.shape[0]
     size = tasks.data.shape[-1]
-    method = eqx.tree_at(lambda m: m.limit, method, jnp.minimum(method.limit, method.fast_steps))
+    limit = jnp.minimum(method.limit, method.fast_steps)
+    method = replace(method, limit=limit, escalates=False)
     grid = make_grid((size, size), setup.quality)
     transfers = jax.lax.map(lambda psf: transfer(psf, grid, setup.quality), psfs)
 

@@ -112,8 +112,14 @@ class Found:
         for name in (*_SHAPES, "ellipticity"):
             getattr(self, name)[rows] = of(values, name)
             getattr(self, f"{name}_err")[rows] = of(errors, name)
-        self.x[rows], self.y[rows] = of(values, "x") + origin[:, 0], of(values, "y") + origin[:, 1]
-        self.x_err[rows], self.y_err[rows] = of(errors, "x"), of(errors, "y")
+        scale = np.array([task.scale for task in tasks], float)[place]
+        self.radius[rows] *= scale
+        self.radius_err[rows] *= scale
+        for axis, name in enumerate("xy"):
+            # The first of some pixels summed into one is half of their width from their middle.
+            at = scale * of(values, name) + (scale - 1) / 2
+            getattr(self, name)[rows] = at + origin[:, axis]
+            getattr(self, f"{name}_err")[rows] = scale * of(errors, name)
         parts = of(values, "flux")
         bulge = (self.kind[rows] == Kind.BULGE_DISC)[:, None]
         self.flux[rows] = parts.sum(axis=1) * unit
@@ -126,7 +132,8 @@ class Found:
         background = fit.scene.background
         if background is not None:
             sky = np.asarray(background.coefficients, float)[: len(tasks)]
-            self.sky[chosen_blends] = sky * units[:, :, None]
+            area = np.array([task.scale**2 for task in tasks])
+            self.sky[chosen_blends] = sky * units[:, :, None] / area[:, None, None]
         self.chi2[chosen_blends] = np.asarray(fit.chi2)[: len(tasks)]
         self.n_pixels[chosen_blends] = np.asarray(fit.n_pixels)[: len(tasks)]
         history = np.asarray(fit.history, float)[: len(tasks)]
@@ -157,6 +164,7 @@ class Found:
         """A start at what was found, in pixels of the stamp; the prior's homes are those before."""
         rows = self.rows(blend)
         x0, y0 = like.blend.origin
+        bulge = self.bulge_flux[rows]
         return Guess(
             kind=self.kind[rows].copy(),
             x=self.x[rows] - x0,
@@ -169,6 +177,8 @@ class Found:
             home_x=like.guess.home_x,
             home_y=like.guess.home_y,
             home_radius=like.guess.home_radius,
+            flux=np.nan_to_num(np.stack([self.flux[rows] - bulge, bulge], axis=1) / like.unit),
+            sky=np.nan_to_num(self.sky[blend] / like.unit[:, None]),
         )
 
     def table(self, bands: Sequence[str] | None = None) -> Table:

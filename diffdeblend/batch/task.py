@@ -30,6 +30,8 @@ class Guess:
     """Where a fit of some sources starts; one number a source, shapes two.
 
     - `home_x`, `home_y`, `home_radius`: where the prior expects them.
+    - `flux`: of the disc (or the whole) and of the bulge, 0 where it is not known.
+    - `sky`: coefficients of the background.
     """
 
     kind: Int[np.ndarray, "source"]
@@ -43,6 +45,8 @@ class Guess:
     home_x: Float[np.ndarray, "source"]
     home_y: Float[np.ndarray, "source"]
     home_radius: Float[np.ndarray, "source"]
+    flux: Float[np.ndarray, "source 2 band"]
+    sky: Float[np.ndarray, "band term"]
 
     def shifted(self, x: float, y: float) -> "Guess":
         """The same on a stamp whose first pixel is at (x, y)."""
@@ -61,8 +65,12 @@ def first_guess(
     home_radius: Float[np.ndarray, "source"],
     kind: Int[np.ndarray, "source"],
     index: float,
+    sky: tuple[int, int],
 ) -> Guess:
-    """Round sources at positions (x, y), with half-light radii to start from and to expect."""
+    """Round sources at positions (x, y), with half-light radii to start from and to expect.
+
+    - `sky`: number of bands, and of coefficients that a sky has in each.
+    """
     n = len(positions)
     x, y = positions[:, 0].astype(float), positions[:, 1].astype(float)
     return Guess(
@@ -77,6 +85,8 @@ def first_guess(
         home_x=x,
         home_y=y,
         home_radius=home_radius,
+        flux=np.zeros((n, 2, sky[0])),
+        sky=np.zeros(sky),
     )
 
 
@@ -94,12 +104,22 @@ class Task:
 
     - `blend`: pixels in units in which the noise is about 1; `unit`: of each band.
     - `sizes`: heights and widths of stamps that programs are compiled for.
+    - `position_error`: standard deviation of the positions given, in pixels.
+    - `double`: whether there is room for a bulge in every source, needed or not: one program less.
+    - `scale`: width of the pixels, in those of the stamp that the caller gave.
+    - `exact`: whether the matrix is made by pixels from the first step.
+    - `tolerance`: in units of the method's.
     """
 
     blend: Blend
     unit: Float[np.ndarray, "band"]
     guess: Guess
     sizes: tuple[int, ...]
+    position_error: float = 0.5
+    double: bool = False
+    scale: int = 1
+    exact: bool = False
+    tolerance: float = 1.0
 
     @property
     def bucket(self) -> Bucket:
@@ -110,7 +130,7 @@ class Task:
         n = len(self.guess.kind)
         sources = 1 if n == 1 and len(self.sizes) == 1 else padded_to(n, _SOURCES)
         # One source has always two: the program of all trials of its kind.
-        double = sources == 1 or (self.guess.kind == Kind.BULGE_DISC).any()
+        double = self.double or sources == 1 or (self.guess.kind == Kind.BULGE_DISC).any()
         slots = 2 * sources if double else sources
         return Bucket(padded_to(max(self.blend.shape), self.sizes), sources, slots)
 
@@ -125,6 +145,9 @@ class Packed(NamedTuple):
     - `slot_owner`, `slot_part`: as in `AnyStack`, `(n, slot)`.
     - `start`: x, y, radius, index, radius_ratio, shear_ratio, g1 and g2, `(n, source, 8)`.
     - `home`: x, y and radius that the prior expects, `(n, source, 3)`.
+    - `position_error`: how closely it expects the positions, in pixels, `(n,)`.
+    - `flux`, `sky`: to start from, `(n, source, 2, band)` and `(n, band, term)`.
+    - `exact`, `tolerance`: as in `Task`, `(n,)`.
     """
 
     data: Any
@@ -136,6 +159,11 @@ class Packed(NamedTuple):
     slot_part: Any
     start: Any
     home: Any
+    position_error: Any
+    flux: Any
+    sky: Any
+    exact: Any
+    tolerance: Any
 
 
 def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:
@@ -153,6 +181,10 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     # Valid values everywhere: padding must not make NaN.
     start = np.tile(np.array([0, 0, 1, 1, 0.4, 0.7, 0, 0], dtype), (capacity, bucket.sources, 1))
     home = np.tile(np.array([0, 0, 1], dtype), (capacity, bucket.sources, 1))
+    flux = np.zeros((capacity, bucket.sources, 2, n_bands), dtype)
+    sky = np.zeros((capacity, *tasks[0].guess.sky.shape), dtype)
+    position_error, tolerance = np.ones(capacity, dtype), np.ones(capacity, dtype)
+    exact = np.zeros(capacity, bool)
     places: dict[int, int] = {}
     psfs: list[AbstractPSF] = []
     index = np.zeros(capacity, np.int32)
@@ -173,6 +205,10 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
         start[i, :n, :6] = np.stack([*places_and_sizes, *ratios], axis=1)
         start[i, :n, 6:] = guess.ellipticity
         home[i, :n] = np.stack([guess.home_x, guess.home_y, guess.home_radius], axis=1)
+        flux[i, :n] = guess.flux
+        sky[i] = guess.sky
+        position_error[i], tolerance[i] = task.position_error, task.tolerance
+        exact[i] = task.exact
         if id(blend.psf) not in places:
             places[id(blend.psf)] = len(psfs)
             psfs.append(blend.psf)
@@ -181,7 +217,8 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     room = 1 << (len(psfs) - 1).bit_length()
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
-    return Packed(data, weight, index, kind, active, owner, part, start, home), stacked
+    starts = (owner, part, start, home, position_error, flux, sky)
+    return Packed(data, weight, index, kind, active, *starts, exact, tolerance), stacked
 
 
 def psf_form(psf: AbstractPSF) -> tuple:

@@ -40,8 +40,9 @@ class LevenbergMarquardt(eqx.Module):
         by less than four times this. Absolute: 0.05 is what moving one parameter by a third of its
         standard deviation costs.
     - `fast_steps`: after so many steps the matrix is made with the weight of every pixel, which is
-        slower and ends where the other one crawls; `max_steps` or more for never.
-    - `exact`: make it so from the beginning.
+        slower and ends where the other one crawls. Another value compiles nothing.
+    - `escalates`: whether to do so at all; without it there is less to compile.
+    - `exact`: make it so from the beginning, and compile nothing else.
     - `limit`: as `max_steps`, where that is larger; another value compiles nothing.
 
     ??? cite
@@ -51,7 +52,8 @@ class LevenbergMarquardt(eqx.Module):
     max_steps: int = eqx.field(static=True, default=50)
     # An array: another tolerance compiles nothing.
     tolerance: Float[Array, ""] = eqx.field(converter=as_float, default=0.05)
-    fast_steps: int = eqx.field(static=True, default=25)
+    fast_steps: Int[Array, ""] = eqx.field(converter=_as_int, default=25)
+    escalates: bool = eqx.field(static=True, default=True)
     exact: bool = eqx.field(static=True, default=False)
     limit: Int[Array, ""] = eqx.field(converter=_as_int, default=10**6)
 
@@ -159,19 +161,21 @@ class Walk(eqx.Module):
     def advance(self, state: State) -> State:
         """The state after another evaluation."""
         method = self.method
-        new = self._evaluate(state.trial, self._is_exact(state))
+        exact = self._is_exact(state)
+        new = self._evaluate(state.trial, exact)
         measuring = state.phase == _MEASURING
         gain = state.known.value - new.value
         # Sums of float32 are good to some 1e-6 of the objective.
         noise = 1e-6 * jnp.abs(new.value)
         better = (jnp.isfinite(new.value) & (gain >= -noise)) | measuring
-        small = jnp.isfinite(state.predicted) & (state.predicted < 4 * method.tolerance)
-        settled = jnp.isfinite(new.value) & small & (jnp.abs(gain) < method.tolerance + noise)
+        enough = method.tolerance + noise
+        small = jnp.isfinite(state.predicted) & (state.predicted < 4 * enough)
+        settled = jnp.isfinite(new.value) & small & (jnp.abs(gain) < enough)
         # With strong damping every step is small, which proves nothing.
         settled &= state.damping <= 1
         # Nielsen's rule: what was predicted against what came says how far to trust the matrix.
-        predicted = jnp.maximum(state.predicted, noise + method.tolerance)
-        ratio = jnp.where(state.step > 0, jnp.clip(gain / predicted, 0, 1), 0.5)
+        foretold = jnp.maximum(state.predicted, enough)
+        ratio = jnp.where(state.step > 0, jnp.clip(gain / foretold, 0, 1), 0.5)
         change = jnp.maximum(0.2, 1 - (2 * ratio - 1) ** 3)
         damping = jnp.where(better, jnp.maximum(change * state.damping, 1e-3), 4 * state.damping)
         unknowns, known = jax.tree.map(
@@ -182,7 +186,9 @@ class Walk(eqx.Module):
         trial, predicted = self._propose(unknowns, known, damping)
         step = state.step + jnp.where(measuring, 0, 1)
         ends = settled | (step >= jnp.minimum(method.max_steps, method.limit)) | ~(damping < 1e8)
-        phase = jnp.where(ends, _MEASURING if self.with_normal else _ENDED, _STEPPING)
+        # Steps by pixels leave the exact matrix behind.
+        last = jnp.where(exact, _ENDED, _MEASURING) if self.with_normal else _ENDED
+        phase = jnp.where(ends, last, _STEPPING)
         # Another matrix at the same point: at the end, and where pixels take over.
         again = ends | (step == method.fast_steps) if self._escalates else ends
         trial = jax.tree.map(lambda a, b: jnp.where(again, a, b), unknowns, trial)
@@ -203,7 +209,7 @@ class Walk(eqx.Module):
 
     @property
     def _escalates(self) -> bool:
-        return not self.method.exact and self.method.fast_steps < self.method.max_steps
+        return self.method.escalates and not self.method.exact
 
     def _is_exact(self, state: State) -> bool | Array:
         if self.method.exact or not (self._escalates or self.with_normal):

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from diffdeblend.components import AbstractComponent
 from diffdeblend.parameters import as_float, domains, names_of, pack, per_parameter
@@ -68,7 +68,9 @@ class ShapePrior(eqx.Module):
         return total, jnp.concatenate(slopes), jnp.concatenate(curvatures)
 
 
-def shape_prior(start: Scene, position_error: float = 1.0, radius_wall: float = 2.0) -> ShapePrior:
+def shape_prior(
+    start: Scene, position_error: ArrayLike = 1.0, radius_wall: ArrayLike = 2.0
+) -> ShapePrior:
     """The default prior around a start: its positions and sizes, no ellipticity.
 
     - `position_error`: standard deviation of the positions, in pixels.

@@ -113,7 +113,9 @@ def pieces(size: int, sources: int, settings: Settings) -> dict[str, float]:
     blend = blends_of(size, sources, 1, settings)[0]
     n = len(blend.positions)
     radius = np.full(n, 2.2)
-    guess = first_guess(blend.positions, radius, radius, np.ones(n, int), 1.5)
+    guess = first_guess(
+        blend.positions, radius, radius, np.ones(n, int), 1.5, (settings.n_bands, 0)
+    )
     task = Task(blend, np.ones(settings.n_bands), guess, (size,))
     packed, psfs = pack_tasks([task], Bucket(size, n, n), 1)
     one, psf = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), (packed, psfs))
