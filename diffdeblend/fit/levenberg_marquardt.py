@@ -165,8 +165,8 @@ class Walk(eqx.Module):
         new = self._evaluate(state.trial, exact)
         measuring = state.phase == _MEASURING
         gain = state.known.value - new.value
-        # Sums of float32 are good to some 1e-6 of the objective.
-        noise = 1e-6 * jnp.abs(new.value)
+        # Sums are good to some bits: in float32 to 1e-6 of the objective.
+        noise = 8 * jnp.finfo(new.value.dtype).eps * jnp.abs(new.value)
         better = (jnp.isfinite(new.value) & (gain >= -noise)) | measuring
         enough = method.tolerance + noise
         small = jnp.isfinite(state.predicted) & (state.predicted < 4 * enough)
