@@ -30,6 +30,7 @@ _HOMES = {
     "fit": ("Fit", "FirstOrder", "LevenbergMarquardt", "ProximalGradient", "ShapePrior"),
     "grid": ("FIT", "STANDARD", "Quality", "fine"),
     "io": ("load_scene", "read", "save_scene", "write_results"),
+    "programs": ("keep_programs",),
     "psf": (
         "AbstractPSF",
         "GaussianMixturePSF",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from diffdeblend.io import read as read
     from diffdeblend.io import save_scene as save_scene
     from diffdeblend.io import write_results as write_results
+    from diffdeblend.programs import keep_programs as keep_programs
     from diffdeblend.psf import AbstractPSF as AbstractPSF
     from diffdeblend.psf import GaussianMixturePSF as GaussianMixturePSF
     from diffdeblend.psf import GaussianPSF as GaussianPSF

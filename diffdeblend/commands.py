@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +21,7 @@ from diffdeblend.io.npz import read_npz, read_npz_positions
 from diffdeblend.io.positions import read_positions
 from diffdeblend.io.results import FIGURE, make_directory, write_results, write_summary
 from diffdeblend.listing import listing
+from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf import AbstractPSF, KolmogorovPSF
 
@@ -32,7 +32,7 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
     **Raises:** `ValueError` or `OSError`, worded for a user.
     """
     if chosen.cache is not None:
-        _keep_programs(chosen.cache)
+        keep_programs(chosen.cache)
     with progress.listening(), _warnings_in_a_line(progress):
         progress.begin("read")
         files = [Path(name) for name in chosen.input]
@@ -175,13 +175,6 @@ def _seeing(widths: list[tuple[float, str]], exposure: Exposure) -> AbstractPSF:
 def _one_or_all(values: list[float] | None) -> list[float] | float | None:
     """A single number stands for all bands."""
     return values[0] if values is not None and len(values) == 1 else values
-
-
-def _keep_programs(folder: str) -> None:
-    """Let JAX keep compiled programs in a folder, also small ones that compile fast."""
-    jax.config.update("jax_compilation_cache_dir", str(make_directory(folder)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _summary(
