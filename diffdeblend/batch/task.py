@@ -14,7 +14,7 @@ from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.psf import AbstractPSF
 
 # Numbers of sources that programs are compiled for.
-_SOURCES = (4, 8, 12, 16, 24, 32, 48, 64)
+_SOURCES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
 
 
 def padded_to(value: int, ladder: Sequence[int]) -> int:

@@ -535,6 +535,22 @@ def load(path: Path | str) -> Blends:
     return Blends(**found)
 
 
+def first(blends: Blends, n: int) -> Blends:
+    """The first blends of a set."""
+    return Blends(
+        images=blends.images[:n],
+        variance=blends.variance[:n],
+        psf=blends.psf,
+        bands=blends.bands,
+        pixel_scale=blends.pixel_scale,
+        sky=blends.sky,
+        n_src=blends.n_src[:n],
+        start=blends.start[:n],
+        truth=blends.truth[blends.truth["blend"] < n],
+        settings=blends.settings,
+    )
+
+
 def cached(
     path: Path | str, recipe: Recipe | str, n: int, seed: int = 1, workers: int = 1, **paths
 ) -> Blends:

@@ -24,7 +24,7 @@ from diffdeblend.components import Kind
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "blends"))
-from make import Blends, load  # noqa: E402
+from make import Blends, first, load  # noqa: E402
 
 _KINDS = {"star": Kind.POINT, "sersic": Kind.SERSIC, "bulge_disc": Kind.BULGE_DISC}
 # Pulls of a normal distribution: what lies within holds 68 and 95 % of it.
@@ -290,22 +290,6 @@ def main() -> None:
     (given.out / "table.md").write_text(text)
     draw(found, blends, given.out / "figure.png")
     print(text)
-
-
-def first(blends: Blends, n: int) -> Blends:
-    """The first blends of a set."""
-    return Blends(
-        images=blends.images[:n],
-        variance=blends.variance[:n],
-        psf=blends.psf,
-        bands=blends.bands,
-        pixel_scale=blends.pixel_scale,
-        sky=blends.sky,
-        n_src=blends.n_src[:n],
-        start=blends.start[:n],
-        truth=blends.truth[blends.truth["blend"] < n],
-        settings=blends.settings,
-    )
 
 
 if __name__ == "__main__":
