@@ -125,6 +125,7 @@ class Packed(NamedTuple):
     - `slot_owner`, `slot_part`: as in `AnyStack`, `(n, slot)`.
     - `start`: x, y, radius, index, radius_ratio, shear_ratio, g1 and g2, `(n, source, 8)`.
     - `home`: x, y and radius that the prior expects, `(n, source, 3)`.
+    - `noise`: correlation of the noise, `(n, band, h, w)`, or None, which is another program.
     """
 
     data: Any
@@ -136,10 +137,11 @@ class Packed(NamedTuple):
     slot_part: Any
     start: Any
     home: Any
+    noise: Any = None
 
 
 def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:
-    """The tasks side by side, and their different PSFs stacked.
+    """The tasks side by side, and their different PSFs stacked; tasks of one `form`.
 
     What is beyond the last task, source or pixel is padding: not active, without weight.
     """
@@ -181,9 +183,19 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     room = 1 << (len(psfs) - 1).bit_length()
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
-    return Packed(data, weight, index, kind, active, owner, part, start, home), stacked
+    noise = None
+    if tasks[0].blend.noise_correlation is not None:
+        stamps = [task.blend.noise_correlation for task in tasks]
+        noise = np.stack([*stamps, *[stamps[0]] * (capacity - len(stamps))]).astype(dtype)
+    return Packed(data, weight, index, kind, active, owner, part, start, home, noise), stacked
 
 
-def psf_form(psf: AbstractPSF) -> tuple:
-    """What two PSFs must share to be stacked."""
-    return jax.tree.structure(psf), tuple(np.shape(leaf) for leaf in jax.tree.leaves(psf))
+def form(blend: Blend) -> tuple:
+    """What two blends must share to be stacked: make of the PSF, size of the noise's stamp."""
+    leaves, structure = jax.tree.flatten(blend.psf)
+    noise = blend.noise_correlation
+    return (
+        structure,
+        tuple(np.shape(leaf) for leaf in leaves),
+        None if noise is None else noise.shape,
+    )

@@ -14,6 +14,7 @@ from diffdeblend.fit.arrow import (
     linear_vector,
     solve_shape,
 )
+from diffdeblend.fit.correlated import sandwich, scatter_of_gradient
 from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.normal_matrix import fixed_terms, prior_terms, with_curvature
 from diffdeblend.fit.objective import Problem
@@ -63,7 +64,8 @@ class Covariance(eqx.Module):
 def covariance(
     unknowns: Unknowns, template: Scene, problem: Problem, data: Normal | None = None
 ) -> Covariance:
-    """The marginal covariance with the weight of every pixel; jit-compatible.
+    """The marginal covariance with the weight of every pixel, and with the correlation of the noise
+    where the problem knows it; jit-compatible.
 
     - `data`: the matrix of the data, where it is known; else it is made by pixels.
     """
@@ -81,7 +83,17 @@ def covariance(
     alone = inverse * scale[:, :, None] * scale[:, None, :]
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))
     n_effective = fixed - jnp.sum(curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0))
-    return Covariance(shape, alone, factors.response, problem.free, n_effective)
+    response = factors.response
+    if problem.noise is not None:
+        middle = scatter_of_gradient(unknowns, template, problem)
+        # The prior scatters as its curvature says, as one more datum would.
+        middle = Normal(
+            middle.band * free_linear[:, :, None] * free_linear[:, None, :],
+            middle.cross * free_linear[:, :, None] * free_shape,
+            (middle.shape + jnp.diag(curvature)) * free_shape * free_shape[:, None],
+        )
+        shape, alone, response = sandwich(factors, shape, middle)
+    return Covariance(shape, alone, response, problem.free, n_effective)
 
 
 def errors(found: Covariance, unknowns: Unknowns, template: Scene) -> Scene:
