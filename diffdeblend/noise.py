@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the exposure imports the check below
 # peak. Modes there lie near Nyquist, where a PSF passes next to nothing.
 _DIP = 0.2
 # Pixels whose smoothed value stands out by that many standard deviations hold a source.
-_BRIGHT = 3.0
+_BRIGHT = 4.0
 
 
 def measure_noise_correlation(
@@ -30,7 +30,7 @@ def measure_noise_correlation(
 
     - `exposure`: an image with much empty sky; or the residual of a fit in the place of the image.
     - `size`: height and width of the stamp, odd; the correlation has to end within half of it.
-    - `empty`: true where there is no source, `(y, x)`; without it, pixels that stand out by 3
+    - `empty`: true where there is no source, `(y, x)`; without it, pixels that stand out by 4
         standard deviations in an image smoothed by 1.5 pixels are left out, with a margin of 3
         pixels. Sources too faint for that count as noise.
 

