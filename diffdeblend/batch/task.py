@@ -183,9 +183,9 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     room = 1 << (len(psfs) - 1).bit_length()
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
+    stamps = [t.blend.noise_correlation for t in tasks if t.blend.noise_correlation is not None]
     noise = None
-    if tasks[0].blend.noise_correlation is not None:
-        stamps = [task.blend.noise_correlation for task in tasks]
+    if stamps:
         noise = np.stack([*stamps, *[stamps[0]] * (capacity - len(stamps))]).astype(dtype)
     return Packed(data, weight, index, kind, active, owner, part, start, home, noise), stacked
 

@@ -22,9 +22,10 @@ from diffdeblend.fourier import EXACT
 from diffdeblend.scene import Scene
 
 
-def scatter_of_gradient(unknowns: Unknowns, template: Scene, problem: Problem) -> Normal:
-    r"""$J^T W N W J$: how the gradient of chi2/2 scatters under the noise of `problem`.
+def with_scatter(unknowns: Unknowns, template: Scene, problem: Problem) -> tuple[Normal, Normal]:
+    r"""$J^T W J$, and $J^T W N W J$: how the gradient of chi2/2 scatters under the noise.
 
+    Both with the weight of each single pixel: a matrix that is 5 % off counts twice in a sandwich.
     The noise of a pixel has the variance that its weight says, and the correlation of
     `problem.noise` with the pixels around it; noise of different bands is independent.
     """
@@ -39,10 +40,11 @@ def scatter_of_gradient(unknowns: Unknowns, template: Scene, problem: Problem) -
         )
         flat = (len(images), -1)
         gram = jnp.matmul(filtered.reshape(flat), scaled.reshape(flat).T, precision=EXACT)
-        return 0.5 * (gram + gram.T)
+        white = jnp.matmul(scaled.reshape(flat), scaled.reshape(flat).T, precision=EXACT)
+        return jnp.stack(jax.lax.optimization_barrier((white, 0.5 * (gram + gram.T))))
 
     grid, background = problem.grid, template.background
-    return sum_of_products(
+    both = sum_of_products(
         unknowns,
         problem,
         exact_columns(unknowns, template, problem),
@@ -52,6 +54,8 @@ def scatter_of_gradient(unknowns: Unknowns, template: Scene, problem: Problem) -
         np.arange(grid.ny),
         None if background is None else background.basis(grid),
     )
+    white, scatter = (Normal(both.band[:, i], both.cross[:, i], both.shape[i]) for i in range(2))
+    return white, scatter
 
 
 class Sandwich(NamedTuple):

@@ -141,7 +141,8 @@ def sum_of_products(
     """Products of the images of all unknowns with each other, band by band.
 
     - `columns`: on the modes of `matrix_grid`.
-    - `product`: of the images of a band, `(unknown, y, x)`, and its entry of `of_band`.
+    - `product`: of the images of a band, `(unknown, y, x)`, and its entry of `of_band`; axes of it
+        before the last two are kept, behind that of the bands.
     - `x`, `y`: where the images are drawn. `sky`: images of the background there.
     """
     grid = matrix_grid(problem)
@@ -161,7 +162,8 @@ def sum_of_products(
             linear.insert(1, sky)
         n_shape = images.shape[0] - n_slots - 2
         gram = product(jnp.concatenate([*linear, images[n_slots + 2 :]]), given)
-        return gram[:-n_shape, :-n_shape], gram[:-n_shape, -n_shape:], gram[-n_shape:, -n_shape:]
+        linear, shapes = slice(None, -n_shape), slice(-n_shape, None)
+        return gram[..., linear, linear], gram[..., linear, shapes], gram[..., shapes, shapes]
 
     # One band at a time bounds the memory.
     rows = _rows(columns, unknowns)

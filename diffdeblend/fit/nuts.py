@@ -1,5 +1,6 @@
 """The whole posterior of one blend by Hamiltonian Monte Carlo, begun from its fit."""
 
+from importlib import import_module
 from typing import Any
 
 import equinox as eqx
@@ -67,7 +68,7 @@ def sample_posterior(
         raise ValueError(f"`n` must be at least 4 and `chains` at least 2; got {n} and {chains}.")
     problem = problem_of(found, exposure, prior, quality)
     try:
-        import blackjax
+        blackjax = import_module("blackjax")
     except ImportError as error:
         raise ImportError(
             "`sample_posterior` needs blackjax: pip install 'diffdeblend[sample]'"
@@ -86,7 +87,7 @@ def _run(
         idle = 0.5 * jnp.sum((1 - chart.free) * normal**2)
         return -objective(chart(normal), found.scene, problem) - idle
 
-    def chain(key: PRNGKeyArray) -> tuple[Array, Any]:
+    def chain(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         begin, warm, walk = jax.random.split(key, 3)
         start = jax.random.normal(begin, chart.free.shape, chart.free.dtype)
         adaptation = blackjax.window_adaptation(blackjax.nuts, log_density)

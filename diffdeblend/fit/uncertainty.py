@@ -14,7 +14,7 @@ from diffdeblend.fit.arrow import (
     linear_vector,
     solve_shape,
 )
-from diffdeblend.fit.correlated import sandwich, scatter_of_gradient
+from diffdeblend.fit.correlated import sandwich, with_scatter
 from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.normal_matrix import fixed_terms, prior_terms, with_curvature
 from diffdeblend.fit.objective import Problem
@@ -69,7 +69,10 @@ def covariance(
 
     - `data`: the matrix of the data, where it is known; else it is made by pixels.
     """
-    if data is None:
+    middle = None
+    if problem.noise is not None:
+        data, middle = with_scatter(unknowns, template, problem)
+    elif data is None:
         fixed = fixed_terms(template, problem)
         data = evaluate(unknowns, template, problem, fixed, True).normal
     curvature = prior_terms(unknowns, template, problem)[2]
@@ -84,8 +87,7 @@ def covariance(
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))
     n_effective = fixed - jnp.sum(curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0))
     response = factors.response
-    if problem.noise is not None:
-        middle = scatter_of_gradient(unknowns, template, problem)
+    if middle is not None:
         # The prior scatters as its curvature says, as one more datum would.
         middle = Normal(
             middle.band * free_linear[:, :, None] * free_linear[:, None, :],
