@@ -14,6 +14,7 @@ from diffdeblend.header import EXCLUDED_PLANES as EXCLUDED_PLANES
 from diffdeblend.header import STANDARD_PLANES as STANDARD_PLANES
 from diffdeblend.header import Header as Header
 from diffdeblend.header import Numbers as Numbers
+from diffdeblend.noise import checked_noise_correlation
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.sky import local_jacobian
 
@@ -33,6 +34,8 @@ class Exposure(eqx.Module):
     - `mask`: bit planes, same shape; the header has their names.
     - `psf`: how a point is seen, in the same bands.
     - `header`: the rest.
+    - `noise_correlation`: autocovariance of the noise in units of the variance, a stamp a band with
+        the pixel itself in the middle, `(band, h, w)`; None where pixels are independent.
 
     Made by `make_exposure`, which checks the values.
 
@@ -44,6 +47,7 @@ class Exposure(eqx.Module):
     mask: Int[Array, "band y x"]
     psf: AbstractPSF
     header: Header = eqx.field(static=True)
+    noise_correlation: Float[Array, "band h w"] | None = None
 
     def __check_init__(self):
         shapes = self.image.shape, self.variance.shape, self.mask.shape
@@ -125,7 +129,17 @@ class Exposure(eqx.Module):
         # The same header where it can be: another one makes jit compile again.
         known = planes == self.header.mask_planes
         header = self.header if known else replace(self.header, mask_planes=planes)
-        return Exposure(self.image, self.variance, self.mask | mask, self.psf, header)
+        return Exposure(
+            self.image, self.variance, self.mask | mask, self.psf, header, self.noise_correlation
+        )
+
+    def with_noise_correlation(self, noise_correlation: Numbers | None) -> "Exposure":
+        """The exposure with another correlation of the noise; see `make_exposure`.
+
+        **Raises:** `ValueError` for what is no correlation.
+        """
+        stamp = _noise_correlation(noise_correlation, self.n_bands, self.image.dtype)
+        return Exposure(self.image, self.variance, self.mask, self.psf, self.header, stamp)
 
 
 def make_exposure(
@@ -146,6 +160,7 @@ def make_exposure(
     exposure_time: SupportsFloat | None = None,
     date: str | None = None,
     pixel_scale: SupportsFloat | None = None,
+    noise_correlation: Numbers | None = None,
 ) -> Exposure:
     """An exposure from arrays. The one place where values are checked; not for use under jit.
 
@@ -166,6 +181,12 @@ def make_exposure(
     - `excluded`: mask planes that are not used; default BAD, SAT, CR and NO_DATA.
     - `saturation`: pixels at or above it are put on the plane `"SAT"`, in the unit of the image.
     - `pixel_scale`: arcseconds; if None, at the middle of the image from `wcs`.
+    - `noise_correlation`: of the noise of each pixel with that of its neighbours, as in coadds and
+        drizzled images: a stamp a band with 1 in the middle, `(band, h, w)`, or `(h, w)` for all
+        bands, `h` and `w` odd; `diffdeblend.noise.measure_noise_correlation` makes it from empty
+        sky. Or only its sum, one number per band or one number: how much larger the variance of
+        sums over many pixels is than `variance` says. None: pixels are independent. Errors of fits
+        allow for it; the fits themselves stay what they are.
     - the rest: see `Header`.
 
     **Raises:** `ValueError` that names the argument, what it was and what is accepted.
@@ -214,6 +235,7 @@ def make_exposure(
         mask=jnp.asarray(bits.view(np.int32)),
         psf=_psf(psf, names, dtype),
         header=header,
+        noise_correlation=_noise_correlation(noise_correlation, len(cube), dtype),
     )
 
 
@@ -444,6 +466,12 @@ def _psf(psf: Any, bands: tuple[str, ...], dtype: Any) -> AbstractPSF:
     # In double: a sum in single precision would leave 1e-6 of the flux.
     image = image / image.sum(axis=(1, 2), keepdims=True, dtype=float)
     return PixelPSF(jnp.asarray(image.astype(dtype)))
+
+
+def _noise_correlation(value: Any, n_bands: int, dtype: Any) -> Array | None:
+    if value is None:
+        return None
+    return jnp.asarray(checked_noise_correlation(value, n_bands).astype(dtype))
 
 
 def _check_pixels(

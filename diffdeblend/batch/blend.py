@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Exposure
+from diffdeblend.noise import checked_noise_correlation
 from diffdeblend.positions import check_positions
 from diffdeblend.psf import AbstractPSF
 
@@ -28,6 +29,7 @@ class Blend:
     - `rows`: shape `(source,)`, row of each source in the caller's catalogue.
     - `crowded`: whether the group of these sources was larger than allowed, and was divided or
         cut short: there is light in the stamp that its sources do not explain.
+    - `noise_correlation`: as in `Exposure`, `(band, h, w)`; None where pixels are independent.
     """
 
     data: Float[np.ndarray, "band y x"]
@@ -37,6 +39,7 @@ class Blend:
     origin: tuple[int, int]
     rows: Int[np.ndarray, "source"]
     crowded: bool = False
+    noise_correlation: Float[np.ndarray, "band h w"] | None = None
 
     @property
     def n_bands(self) -> int:
@@ -63,11 +66,18 @@ def make_blend(exposure: Exposure, positions: Any) -> Blend:
     """
     checked = check_positions(positions, exposure.shape)
     data, weight = used_pixels(exposure)
-    return Blend(data, weight, exposure.psf, checked, (0, 0), np.arange(len(checked)))
+    rows = np.arange(len(checked))
+    noise = noise_of(exposure)
+    return Blend(data, weight, exposure.psf, checked, (0, 0), rows, noise_correlation=noise)
 
 
 def blend_of_arrays(
-    data: Any, variance: Any, psf: AbstractPSF, positions: Any, mask: Any = None
+    data: Any,
+    variance: Any,
+    psf: AbstractPSF,
+    positions: Any,
+    mask: Any = None,
+    noise_correlation: Any = None,
 ) -> Blend:
     """A blend from plain arrays, where making an `Exposure` of each stamp would cost too much.
 
@@ -78,6 +88,7 @@ def blend_of_arrays(
     - `psf`: in the same bands. Give one object to all blends that share it.
     - `positions`: shape `(source, 2)`, x and y in pixels.
     - `mask`: booleans, true where a pixel is bad, shape of the data, or `(y, x)` for all bands.
+    - `noise_correlation`: as in `make_exposure`.
 
     **Raises:** `ValueError` that names the argument, what it was and what is accepted.
     """
@@ -114,7 +125,10 @@ def blend_of_arrays(
             f"{noise[used].max():.3g}. Give them in a unit in which they are nearer to 1."
         )
     checked = check_positions(positions, cube.shape[1:])
-    return Blend(kept, weight, psf, checked, (0, 0), np.arange(len(checked)))
+    rows, noise = np.arange(len(checked)), None
+    if noise_correlation is not None:
+        noise = checked_noise_correlation(noise_correlation, len(cube)).astype(dtype)
+    return Blend(kept, weight, psf, checked, (0, 0), rows, noise_correlation=noise)
 
 
 def used_pixels(
@@ -133,6 +147,12 @@ def used_pixels(
     used &= (np.asarray(exposure.mask) & excluded) == 0
     weight = np.divide(1, variance, where=used, out=np.zeros_like(variance))
     return np.where(used, image, np.zeros((), image.dtype)), weight
+
+
+def noise_of(exposure: Exposure) -> Float[np.ndarray, "band h w"] | None:
+    """`exposure.noise_correlation` as a numpy array."""
+    noise = exposure.noise_correlation
+    return None if noise is None else np.asarray(noise)
 
 
 def _real(name: str, value: Any) -> np.ndarray:

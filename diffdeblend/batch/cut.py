@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from diffdeblend.batch.blend import Blend, used_pixels
+from diffdeblend.batch.blend import Blend, noise_of, used_pixels
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.positions import check_positions
@@ -257,6 +257,7 @@ def _cut(
     part_of = np.full(len(order) + 1, -1, np.int32)
     part_of[order] = np.repeat(np.arange(len(parts)), size)
     part = part_of[owner]
+    noise = noise_of(exposure)
     places = zip(parts, stamps.tolist(), is_crowded.tolist(), strict=True)
     for number, (rows, (x0, y0, x1, y1), short) in enumerate(places):
         values, inverse = data[:, y0:y1, x0:x1].copy(), weight[:, y0:y1, x0:x1].copy()
@@ -270,7 +271,7 @@ def _cut(
             np.copyto(values, 0, where=hidden)
             np.copyto(inverse, 0, where=hidden)
         psf = _psf_at(exposure.psf, (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2)
-        yield Blend(values, inverse, psf, local, (x0, y0), rows, short)
+        yield Blend(values, inverse, psf, local, (x0, y0), rows, short, noise)
 
 
 def _show(hidden: np.ndarray, positions: np.ndarray, radii: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffdeblend.batch.task import Bucket, Task, pack_tasks, psf_form
+from diffdeblend.batch.task import Bucket, Task, form, pack_tasks
 
 # A compiled program for some tasks: packed tasks, PSFs and number of tasks to stacked results.
 Program = Callable[..., Any]
@@ -46,8 +46,7 @@ def run_tasks(
     """
     groups: dict[Any, list[int]] = {}
     for number, task in enumerate(tasks):
-        form = psf_form(task.blend.psf)
-        key = (task.bucket, task.blend.n_bands, task.blend.data.dtype, form)
+        key = (task.bucket, task.blend.n_bands, task.blend.data.dtype, form(task.blend))
         groups.setdefault(key, []).append(number)
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     devices = jax.local_devices()

@@ -55,7 +55,7 @@ def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit
         names = names_of(start.sources[0].member(0))
         varied = jnp.asarray([name not in setup.held for name in names], free.shape[0].dtype)
         free = eqx.tree_at(lambda f: f.shape, free, (free.shape[0] * varied,))
-    problem = make_problem(task.data, task.weight, psf, free, prior, setup.quality)
+    problem = make_problem(task.data, task.weight, psf, free, prior, setup.quality, task.noise)
     found = assess(solve(start, problem, method), start, problem)
     if not setup.covariance:
         found = eqx.tree_at(lambda f: f.covariance, found, None)

@@ -144,4 +144,4 @@ def _problem(task: Packed, transfers: Pair, setup: Setup) -> tuple[Scene, Proble
     grid = make_grid((size, size), setup.quality)
     psf: Any = jax.tree.map(lambda leaf: leaf[task.psf], transfers)
     free = free_numbers(start, None)
-    return start, Problem(task.data, task.weight, psf, free, prior, grid, setup.quality)
+    return start, Problem(task.data, task.weight, psf, free, prior, grid, setup.quality, task.noise)

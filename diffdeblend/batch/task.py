@@ -148,6 +148,7 @@ class Packed(NamedTuple):
     - `position_error`: how closely it expects the positions, in pixels, `(n,)`.
     - `flux`, `sky`: to start from, `(n, source, 2, band)` and `(n, band, term)`.
     - `exact`, `tolerance`: as in `Task`, `(n,)`.
+    - `noise`: correlation of the noise, `(n, band, h, w)`, or None, which is another program.
     """
 
     data: Any
@@ -164,10 +165,11 @@ class Packed(NamedTuple):
     sky: Any
     exact: Any
     tolerance: Any
+    noise: Any = None
 
 
 def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:
-    """The tasks side by side, and their different PSFs stacked.
+    """The tasks side by side, and their different PSFs stacked; tasks of one `form`.
 
     What is beyond the last task, source or pixel is padding: not active, without weight.
     """
@@ -218,9 +220,19 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
     starts = (owner, part, start, home, position_error, flux, sky)
-    return Packed(data, weight, index, kind, active, *starts, exact, tolerance), stacked
+    stamps = [t.blend.noise_correlation for t in tasks if t.blend.noise_correlation is not None]
+    noise = None
+    if stamps:
+        noise = np.stack([*stamps, *[stamps[0]] * (capacity - len(stamps))]).astype(dtype)
+    return Packed(data, weight, index, kind, active, *starts, exact, tolerance, noise), stacked
 
 
-def psf_form(psf: AbstractPSF) -> tuple:
-    """What two PSFs must share to be stacked."""
-    return jax.tree.structure(psf), tuple(np.shape(leaf) for leaf in jax.tree.leaves(psf))
+def form(blend: Blend) -> tuple:
+    """What two blends must share to be stacked: make of the PSF, size of the noise's stamp."""
+    leaves, structure = jax.tree.flatten(blend.psf)
+    noise = blend.noise_correlation
+    return (
+        structure,
+        tuple(np.shape(leaf) for leaf in leaves),
+        None if noise is None else noise.shape,
+    )

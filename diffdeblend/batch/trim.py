@@ -61,4 +61,5 @@ def trimmed(blend: Blend, box: Int[np.ndarray, "4"]) -> Blend:
         (blend.origin[0] + x0, blend.origin[1] + y0),
         blend.rows,
         blend.crowded,
+        blend.noise_correlation,
     )

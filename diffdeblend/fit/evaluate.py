@@ -74,6 +74,14 @@ def evaluate(
     return Evaluation(0.5 * jnp.sum(chi2) + prior, chi2, total, normal, curvature)
 
 
+def exact_columns(unknowns: Unknowns, template: Scene, problem: Problem) -> Columns:
+    """The columns of the exact matrix, drawn anew."""
+    drawn = None
+    if is_ellipses(template, problem):
+        drawn = chi2_of_ellipses(unknowns, template, problem)[2]
+    return _columns(unknowns, template, drawn, problem.grid, matrix_grid(problem))
+
+
 def _columns(
     unknowns: Unknowns, template: Scene, drawn: Ellipses | None, grid: Grid, wanted: Grid
 ) -> Columns:

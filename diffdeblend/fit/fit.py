@@ -88,7 +88,8 @@ def fit(
     - `quality`: how finely the scene is drawn in the fit.
 
     Compiles once for each padded shape and method. Errors come from the Gauss-Newton matrix with
-    the weight of every pixel.
+    the weight of every pixel; where the exposure tells how its noise is correlated, they are those
+    of the same estimate under that noise.
 
     **Raises:** `ValueError` if bands disagree or `free` picks no field.
     """
@@ -108,6 +109,7 @@ def fit(
         actual,
         method,
         quality,
+        exposure.noise_correlation,
     )
 
 
@@ -121,9 +123,10 @@ def fit_pixels(
     prior: Prior | None,
     method: Method,
     quality: Quality,
+    noise: Float[Array, "band h w"] | None = None,
 ) -> Fit:
     """The compiled part of `fit`: from pixels and a start to a result with errors."""
-    problem = make_problem(data, weight, psf, free, prior, quality)
+    problem = make_problem(data, weight, psf, free, prior, quality, noise)
     return assess(solve(scene, problem, method), scene, problem)
 
 

@@ -1,6 +1,7 @@
 """The Gauss-Newton matrix: in Fourier space for the steps of a fit, in pixels for its errors."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -110,38 +111,63 @@ def normal_by_pixels(
 
     - `columns`: on the modes of `matrix_grid`.
     """
-    grid = matrix_grid(problem)
-    psf = low_modes(problem.psf, problem.grid, grid)
-    through = multiply(psf, shift(grid.modes, unknowns.dx, unknowns.dy))
+    grid, weights = matrix_grid(problem), problem.weight
+    x, y = np.arange(grid.nx), np.arange(grid.ny)
     background = template.background
     sky = None if background is None else background.basis(grid)
-    n_slots, n_modes = columns.n_slots, grid.modes.kx.size
-    x, y, weights = np.arange(grid.nx), np.arange(grid.ny), problem.weight
     if problem.quality.matrix <= 0.5:
         # What is band-limited at half of Nyquist is known from every second pixel, and so is the
         # sum of a product of two.
         x, y, weights = _halved(x), _halved(y), _summed(weights)
         sky = None if sky is None else _summed(sky) / 4
 
-    def one_band(band: tuple[Array, Pair, Array]) -> tuple[Array, Array, Array]:
-        rows, psf, weight = band
+    def product(images: Array, weight: Array) -> Array:
+        images = jax.lax.optimization_barrier(images.reshape(-1, weight.size))
+        return _dot(images * weight.reshape(-1), images.T)
+
+    return sum_of_products(unknowns, problem, columns, product, weights, x, y, sky)
+
+
+def sum_of_products(
+    unknowns: Unknowns,
+    problem: Problem,
+    columns: Columns,
+    product: Callable[..., Array],
+    of_band: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    sky: Float[Array, "n y x"] | None,
+) -> Normal:
+    """Products of the images of all unknowns with each other, band by band.
+
+    - `columns`: on the modes of `matrix_grid`.
+    - `product`: of the images of a band, `(unknown, y, x)`, and its entry of `of_band`; axes of it
+        before the last two are kept, behind that of the bands.
+    - `x`, `y`: where the images are drawn. `sky`: images of the background there.
+    """
+    grid = matrix_grid(problem)
+    psf = low_modes(problem.psf, problem.grid, grid)
+    through = multiply(psf, shift(grid.modes, unknowns.dx, unknowns.dy))
+    n_slots, n_modes = columns.n_slots, grid.modes.kx.size
+
+    def one_band(band: tuple[Array, Pair, Any]) -> tuple[Array, Array, Array]:
+        rows, psf, given = band
         derivatives = _dot(rows.T, columns.modes[n_slots:])
         # Fluxes, shifts of the band, shapes.
         modes = jnp.concatenate([columns.modes[:n_slots], derivatives[-2:], derivatives[:-2]])
         seen = multiply(psf, (modes[:, :n_modes], modes[:, n_modes:]))
-        images = to_image(seen, grid, x, y).reshape(-1, weight.size)
+        images = to_image(seen, grid, x, y)
         linear = [images[:n_slots], images[n_slots : n_slots + 2]]
         if sky is not None:
-            linear.insert(1, sky.reshape(-1, weight.size))
+            linear.insert(1, sky)
         n_shape = images.shape[0] - n_slots - 2
-        every = jnp.concatenate([*linear, images[n_slots + 2 :]])
-        every = jax.lax.optimization_barrier(every)
-        gram = _dot(every * weight.reshape(-1), every.T)
-        return gram[:-n_shape, :-n_shape], gram[:-n_shape, -n_shape:], gram[-n_shape:, -n_shape:]
+        gram = product(jnp.concatenate([*linear, images[n_slots + 2 :]]), given)
+        linear, shapes = slice(None, -n_shape), slice(-n_shape, None)
+        return gram[..., linear, linear], gram[..., linear, shapes], gram[..., shapes, shapes]
 
     # One band at a time bounds the memory.
     rows = _rows(columns, unknowns)
-    band, cross, shape = jax.lax.map(one_band, (rows, through, weights))
+    band, cross, shape = jax.lax.map(one_band, (rows, through, of_band))
     return Normal(band, cross, jnp.sum(shape, axis=0))
 
 

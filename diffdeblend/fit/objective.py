@@ -19,6 +19,8 @@ class Problem(eqx.Module):
     - `psf`: transfer function of the PSF on the modes of the grid.
     - `free`: 1 for each number that is free, 0 for each that is held.
     - `prior`: a function of the scene, or None.
+    - `noise`: autocovariance of the noise in units of the variance, `(band, h, w)`, which enters
+        the errors alone; None where pixels are independent.
     """
 
     data: Float[Array, "band y x"]
@@ -28,6 +30,7 @@ class Problem(eqx.Module):
     prior: Prior | None
     grid: Grid = eqx.field(static=True)
     quality: Quality = eqx.field(static=True)
+    noise: Float[Array, "band h w"] | None = None
 
 
 def make_problem(
@@ -37,10 +40,11 @@ def make_problem(
     free: Unknowns,
     prior: Prior | None,
     quality: Quality,
+    noise: Float[Array, "band h w"] | None = None,
 ) -> Problem:
     """The problem of fitting these pixels; jit-compatible."""
     grid = make_grid((data.shape[1], data.shape[2]), quality)
-    return Problem(data, weight, transfer(psf, grid, quality), free, prior, grid, quality)
+    return Problem(data, weight, transfer(psf, grid, quality), free, prior, grid, quality, noise)
 
 
 def model_image(scene: Scene, problem: Problem) -> Float[Array, "band y x"]:

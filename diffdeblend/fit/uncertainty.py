@@ -14,6 +14,7 @@ from diffdeblend.fit.arrow import (
     linear_vector,
     solve_shape,
 )
+from diffdeblend.fit.correlated import sandwich, with_scatter
 from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.normal_matrix import fixed_terms, prior_terms, with_curvature
 from diffdeblend.fit.objective import Problem
@@ -63,11 +64,15 @@ class Covariance(eqx.Module):
 def covariance(
     unknowns: Unknowns, template: Scene, problem: Problem, data: Normal | None = None
 ) -> Covariance:
-    """The marginal covariance with the weight of every pixel; jit-compatible.
+    """The marginal covariance with the weight of every pixel, and with the correlation of the noise
+    where the problem knows it; jit-compatible.
 
     - `data`: the matrix of the data, where it is known; else it is made by pixels.
     """
-    if data is None:
+    middle = None
+    if problem.noise is not None:
+        data, middle = with_scatter(unknowns, template, problem)
+    elif data is None:
         fixed = fixed_terms(template, problem)
         data = evaluate(unknowns, template, problem, fixed, True).normal
     curvature = prior_terms(unknowns, template, problem)[2]
@@ -81,7 +86,16 @@ def covariance(
     alone = inverse * scale[:, :, None] * scale[:, None, :]
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))
     n_effective = fixed - jnp.sum(curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0))
-    return Covariance(shape, alone, factors.response, problem.free, n_effective)
+    response = factors.response
+    if middle is not None:
+        # The prior scatters as its curvature says, as one more datum would.
+        middle = Normal(
+            middle.band * free_linear[:, :, None] * free_linear[:, None, :],
+            middle.cross * free_linear[:, :, None] * free_shape,
+            (middle.shape + jnp.diag(curvature)) * free_shape * free_shape[:, None],
+        )
+        shape, alone, response = sandwich(factors, shape, middle)
+    return Covariance(shape, alone, response, problem.free, n_effective)
 
 
 def errors(found: Covariance, unknowns: Unknowns, template: Scene) -> Scene:

@@ -121,10 +121,17 @@ def write_fits(exposure: Exposure, path: str | os.PathLike) -> None:
     `read_fits` reads the same exposure back; a PSF that is not a `PixelPSF` comes back as one. The
     file appears whole or not at all, and replaces one that is there.
 
-    **Raises:** `ValueError` if a name cannot stand in a FITS header.
+    **Raises:** `ValueError` if a name cannot stand in a FITS header, or the exposure has a
+    `noise_correlation`, which only `write_npz` keeps.
     """
     from astropy.io import fits
 
+    if exposure.noise_correlation is not None:
+        # Left out in silence, errors would come out too small later.
+        raise ValueError(
+            "`exposure` has a `noise_correlation`, which a FITS file has no place for here; use "
+            "`write_npz`, or write `exposure.with_noise_correlation(None)`."
+        )
     header = exposure.header
     cards = fits.Header()
     tables: list[Any] = []

@@ -30,8 +30,9 @@ def read_npz(
     """An exposure from an archive of arrays.
 
     Keys: `images` or `image`, `variance`, `psfs` or `psf`; optional `mask` (booleans: true is bad;
-    integers: bit planes, not excluded unless named), `filters` or `bands`, `zero_points`, and
-    what `write_npz` adds. Shapes as in `make_exposure`. Pickled objects are never loaded.
+    integers: bit planes, not excluded unless named), `filters` or `bands`, `zero_points`,
+    `noise_correlation`, and what `write_npz` adds. Shapes as in `make_exposure`. Pickled objects
+    are never loaded.
 
     The arguments are used instead of what the file says; `bands` that are names of the file choose
     from it.
@@ -50,6 +51,7 @@ def read_npz(
         planes = _optional(archive, "mask_planes")
         out = _optional(archive, "excluded")
         unit, date, wcs = (_optional(archive, key) for key in ("unit", "date", "wcs"))
+        noise = _optional(archive, "noise_correlation")
         numbers = {key: _optional(archive, key) for key in _NUMBERS}
     if psf is None and stamps is None:
         raise ValueError(f"`psf` is missing: {str(path)!r} has no key 'psfs'.")
@@ -75,6 +77,7 @@ def read_npz(
         mask_planes=_strings(planes) if mask_planes is None else mask_planes,
         excluded=_strings(out) if excluded is None else excluded,
         date=None if date is None else str(date),
+        noise_correlation=pick(noise),
         **numbers,
     )
 
@@ -131,6 +134,7 @@ def write_npz(
     optional = {key: getattr(header, key) for key in ("zero_points", "date", *_NUMBERS)}
     optional["wcs"] = None if header.wcs is None else _wcs_to_text(header.wcs)
     optional["positions"] = positions
+    optional["noise_correlation"] = exposure.noise_correlation
     arrays |= {key: np.array(value) for key, value in optional.items() if value is not None}
     with whole_file(path) as temporary, temporary.open("wb") as file:
         # To an open file: a path without the suffix .npz would get it added.

@@ -75,8 +75,10 @@ def score(
     chosen = judged(truth, settings)
     error = np.abs(flux_error(truth, fluxes, bands))
     colour = np.abs(colour_error(truth, fluxes, bands))
+    # Not every file of blends has it.
+    magnitude = truth["r_ab"] if "r_ab" in truth.dtype.names else np.full(len(truth), np.inf)
     # Of all rows: the bright galaxy need not be one that is judged.
-    bright = np.isin(truth["blend"], truth["blend"][truth["r_ab"] < settings.bright])
+    bright = np.isin(truth["blend"], truth["blend"][magnitude < settings.bright])
     blended = chosen & (truth["blendedness_r"] > settings.blended)
     coloured = chosen & np.isfinite(colour)
     return {
