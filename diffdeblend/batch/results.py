@@ -34,6 +34,8 @@ class Found:
     - each with its error, one standard deviation, under its name with `_err`: that of the linear
         theory, widened for faint sources (but for `x`, `y` and `ellipticity`) by a factor
         sqrt(1 + (6.4 / SNR)^2) that was found on simulations.
+    - `contest`: of a source of a refined blend, how much of the change of its light is contested
+        by neighbours, see `contested` of `diffdeblend.batch.free_form`; NaN elsewhere.
     - `flags`: bits of `Flag`.
 
     A row a blend:
@@ -42,6 +44,8 @@ class Found:
     - `value`: half of chi2 minus the log-prior.
     - `steps`, `converged`, `finite`: as in `Fit`.
     - `covariance`: of each blend, where it was asked for, in units of the noise.
+    - `images`: of the sources of each blend as the camera sees them, `(source, band, y, x)` on the
+        stamp that was fitted, where they were asked for.
     """
 
     bands: int
@@ -67,6 +71,7 @@ class Found:
     ellipticity_err: Float[np.ndarray, "source 2"]
     flux_err: Float[np.ndarray, "source band"]
     bulge_flux_err: Float[np.ndarray, "source band"]
+    contest: Float[np.ndarray, "source"]
     flags: Int[np.ndarray, "source"]
     sky: Float[np.ndarray, "blend band n"]
     chi2: Float[np.ndarray, "blend band"]
@@ -76,6 +81,7 @@ class Found:
     converged: Bool[np.ndarray, "blend"]
     finite: Bool[np.ndarray, "blend"]
     covariance: list[Any]
+    images: list[Any]
 
     @property
     def n_blends(self) -> int:
@@ -240,6 +246,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "blend": np.repeat(np.arange(n_blends), count),
             "row": np.concatenate(rows) if rows else np.zeros(0, int),
             "kind": np.full(n, int(Kind.SERSIC)),
+            "contest": np.full(n, np.nan),
             "flags": np.zeros(n, int),
             "sky": np.zeros((n_blends, bands, sky)),
             "chi2": np.full((n_blends, bands), np.nan),
@@ -249,6 +256,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "converged": np.zeros(n_blends, bool),
             "finite": np.zeros(n_blends, bool),
             "covariance": [None] * n_blends,
+            "images": [None] * n_blends,
         }
     )
 
