@@ -461,7 +461,7 @@ def test_an_optax_transformation_goes_through_the_same_driver(blends, found, com
     ("changes", "message"),
     [
         ({"model": "spiral"}, "`model`.*spiral"),
-        ({"model": "free_form"}, "`model`.*free_form"),
+        ({"model": "multi_gaussian"}, "`model`.*multi_gaussian"),
         ({"background": "mesh"}, "`background`.*mesh"),
         ({"model_error": 1.0}, "`model_error`.*1.0"),
         ({"model_error": -0.1}, "`model_error`.*-0.1"),

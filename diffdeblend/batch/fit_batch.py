@@ -14,7 +14,7 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
-from diffdeblend.batch.free_form import FreeForm
+from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
 from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
 from diffdeblend.batch.queue import fit_in_queue
@@ -74,9 +74,9 @@ def fit_batch(
         transformation.
     - `restarts`: how many other starts a blend gets that does not converge.
     - `covariance`: keep the covariance of all numbers of each blend.
-    - `free_form`: whether to refine with free pixels the sources whose residuals ask for it; or how,
-        as a `FreeForm`. Fluxes and chi2 of their blends are then those of the free pixels, errors
-        and shapes those of the model before.
+    - `free_form`: whether to refine with free pixels the sources whose residuals ask for it; or
+        how, as a `FreeForm`; `CAUTIOUS` takes all bright sources. Fluxes and chi2 of their blends are then those of the free pixels,
+        errors and shapes those of the model before.
     - `images`: with free pixels, keep the images of all sources; they take memory.
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
@@ -137,8 +137,8 @@ def fit_batch(
         )
     run.restart(restarts)
     if free_form or model == "free_form":
-        how = free_form if isinstance(free_form, FreeForm) else FreeForm()
-        how = replace(how, every=True) if model == "free_form" else how
+        how = CAUTIOUS if model == "free_form" else FreeForm()
+        how = free_form if isinstance(free_form, FreeForm) else how
         refine_found(found, tasks, given, how, setup, memory, images)
     set_flags(found, tasks)
     return found

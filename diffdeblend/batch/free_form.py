@@ -40,9 +40,9 @@ class FreeForm:
     """
 
     freedom: float = 2.0
-    blur: float = 0.7
-    rounds: int = 2
-    steps: int = 10
+    blur: float = 0.4
+    rounds: int = 4
+    steps: int = 5
     least_snr: float = 20.0
     every: bool = False
 
@@ -55,6 +55,10 @@ class FreeForm:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 
 
+# For sources of any brightness: what is faint cannot pay for so much freedom.
+CAUTIOUS = FreeForm(freedom=1.0, blur=0.7, every=True)
+
+
 class Refined(NamedTuple):
     """One blend with free pixels; what has an axis of sources includes padding.
 
@@ -62,8 +66,7 @@ class Refined(NamedTuple):
     - `flux`, `bulge`: of each source and of its bulge, `(source, band)`; `sky`: coefficients.
     - `chi2`, `n_pixels`: of each band.
     - `value`: of the objective before and after, both with fluxes of least chi2, `(2,)`.
-    - `contest`: how much of the light that a source has won or lost lies where a neighbour is
-        brighter, see `contested`, `(source,)`.
+    - `contest`: how much of the change of each source may be a neighbour's, see `contested`.
     - `images`: of each source as the camera sees it, `(source, band, y, x)`, or None.
     """
 
@@ -120,7 +123,7 @@ def free_form_one(
     basis = jnp.zeros((0, size, size), task.data.dtype)
     if scene.background is not None:
         basis = scene.background.basis(grid)
-    blend = _Blend(stack, task, transfer(psf, grid, setup.quality), basis, grid, method)
+    blend = ParametricBlend(stack, task, transfer(psf, grid, setup.quality), basis, grid, method)
     start = blend.state(stack.flux, sky[:, :terms], blend.plain)
     chosen = stack.active & _asks(blend, start, method)
     # Most blends have nothing to refine: on a CPU they cost next to nothing.
@@ -131,16 +134,18 @@ def free_form_one(
     )
     light = end.light * growth[:, None]
     bulge = light * (stack.slot_part == 1)[:, None]
+    total, was = blend.by_source(light), blend.by_source(stack.flux)
+    change = jnp.where(was != 0, total / jnp.where(was != 0, was, 1) - 1, 0)
     images = blend.each(end)
     return Refined(
         chosen,
-        blend.by_source(light),
+        total,
         blend.by_source(bulge),
         end.level if terms else sky,
         jnp.sum(blend.weight * end.left**2, axis=1),
         jnp.sum(blend.weight > 0, axis=1),
         value,
-        contested(blend.each(start), images, blend.weight),
+        contested(blend.each(start), change, blend.weight),
         images.reshape(*images.shape[:2], size, size) if keep else None,
     )
 
@@ -158,7 +163,7 @@ class _State(NamedTuple):
     inverse: Float[Array, "band n n"]
 
 
-class _Blend:
+class ParametricBlend:
     """A blend with its parametric sources; pixels are one axis."""
 
     def __init__(
@@ -174,7 +179,7 @@ class _Blend:
         self.stack, self.grid = stack, grid
         self.data = task.data.reshape(bands, -1)
         self.weight = task.weight.reshape(bands, -1)
-        flat = basis.reshape(basis.shape[0], -1)
+        flat = basis.reshape(basis.shape[0], grid.ny * grid.nx)
         self.basis = jnp.broadcast_to(flat, (bands, *flat.shape))
         modes = grid.modes
         profiles = jax.lax.optimization_barrier(stack.fourier(modes))
@@ -253,7 +258,7 @@ class _Blend:
         return _State(light, level, images, self._left(light, level, images), inverse)
 
 
-def _asks(blend: _Blend, start: _State, method: FreeForm) -> Bool[Array, "source"]:
+def _asks(blend: ParametricBlend, start: _State, method: FreeForm) -> Bool[Array, "source"]:
     """The rule of `asks_for_pixels`: what is wrong in a source's own pixels is not noise."""
     models = blend.each(start)
     weight = blend.weight
@@ -272,7 +277,7 @@ def _asks(blend: _Blend, start: _State, method: FreeForm) -> Bool[Array, "source
 
 
 def _refine(
-    blend: _Blend, chosen: Bool[Array, "source"], method: FreeForm
+    blend: ParametricBlend, chosen: Bool[Array, "source"], method: FreeForm
 ) -> tuple[Array, _State, Array]:
     """Objective before and after, the end, and how much the sum over each slot has grown."""
     weight, pull = blend.weight, 1 / method.freedom**2
@@ -300,7 +305,7 @@ def _refine(
 
 
 def _moved(
-    blend: _Blend,
+    blend: ParametricBlend,
     state: _State,
     z: Float[Array, "source p"],
     free: Bool[Array, "source p"],
@@ -383,8 +388,26 @@ def non_negative(
 
 def contested(
     before: Float[Array, "source band p"],
-    after: Float[Array, "source band p"],
+    change: Float[Array, "source band"],
     weight: Float[Array, "band p"],
 ) -> Float[Array, "source"]:
-    """TODO"""
-    return jnp.zeros(before.shape[0], before.dtype)
+    """Relative change of the flux of each source, times its largest overlap with another.
+
+    Light that two sources can exchange leaves chi2 as it is, so that chi2 cannot tell who has
+    stolen it. What can be seen is that a flux has changed, and that a neighbour looks alike: the
+    overlap is the correlation of the two images in units of the noise, 0 for sources apart, 1 for
+    two in one place.
+
+    - `before`: the parametric sources as they are seen.
+    - `change`: flux after over flux before, minus 1.
+    """
+    power = jnp.einsum("bp,kbp->kb", weight, before**2, precision=EXACT)
+    total = jnp.sum(power, axis=1)
+    safe = jnp.where(total > 0, total, 1)
+    flat = (jnp.sqrt(weight) * before).reshape(before.shape[0], -1)
+    flat = flat / jnp.sqrt(safe)[:, None]
+    overlap = jnp.matmul(flat, flat.T, precision=EXACT) * (
+        1 - jnp.eye(flat.shape[0], dtype=flat.dtype)
+    )
+    moved = jnp.sqrt(jnp.sum(power * change**2, axis=1) / safe)
+    return moved * jnp.max(jnp.maximum(overlap, 0), axis=1)

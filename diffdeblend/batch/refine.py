@@ -17,6 +17,9 @@ from diffdeblend.components import AnySource, Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.psf import AbstractPSF
 
+# Above this a source is flagged. Found on simulations, and scored on others: experiments/free_form.
+CONTESTED = 0.002
+
 
 def refine_found(
     found: Found,
@@ -36,9 +39,9 @@ def refine_found(
     - `tasks`: those of the fits; `blends`: as they were given, for their weights.
     - `keep`: keep the image of every source of every blend in `found.images`.
     """
-    numbers = np.flatnonzero(found.finite & (found.n_pixels.sum(axis=1) > 0))
-    jobs = [_job(found, tasks[n], blends[n], int(n)) for n in numbers]
-    starts = [_fluxes(found, tasks[n], int(n)) for n in numbers]
+    numbers = np.flatnonzero(found.finite & (found.n_pixels.sum(axis=1) > 0)).tolist()
+    jobs = [_job(found, tasks[n], blends[n], n) for n in numbers]
+    starts = [_fluxes(found, tasks[n], n) for n in numbers]
 
     def program(packed: Packed, psfs: AbstractPSF, count: Array, places: list[int]) -> Any:
         n, n_sources = packed.kind.shape
@@ -52,7 +55,7 @@ def refine_found(
 
     def ended(places: list[int], made: Refined) -> None:
         for i, place in enumerate(places):
-            number = int(numbers[place])
+            number = numbers[place]
             task = tasks[number]
             if keep:
                 found.images[number] = _images(made.images[i], found, task, number)
@@ -96,6 +99,7 @@ def _put(found: Found, task: Task, number: int, made: Refined, i: int) -> None:
     found.chi2[number], found.n_pixels[number] = made.chi2[i], made.n_pixels[i]
     found.contest[rows] = made.contest[i, :n]
     found.flags[rows] |= np.where(made.chosen[i, :n], int(Flag.FREE_FORM), 0)
+    found.flags[rows] |= np.where(found.contest[rows] > CONTESTED, int(Flag.CONTESTED), 0)
 
 
 def _images(
