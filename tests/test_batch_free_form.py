@@ -9,11 +9,16 @@ from scipy.optimize import nnls
 
 from diffdeblend import GaussianPSF, PointSource, Scene, Sersic, render
 from diffdeblend.batch import FreeForm, blend_of_arrays, fit_batch
-from diffdeblend.batch.free_form import ParametricBlend, contested, non_negative
+from diffdeblend.batch.free_form import (
+    ParametricBlend,
+    contested,
+    free_form_in_turn,
+    non_negative,
+)
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.program import Setup, start_of
 from diffdeblend.batch.task import Bucket, Task, first_guess, pack_tasks
-from diffdeblend.components import Kind
+from diffdeblend.components import AnySource, Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.grid import make_grid
 from diffdeblend.psf.abstract import transfer
@@ -165,6 +170,36 @@ def test_non_negative_leaves_what_is_dark_at_zero():
     found, inverse = non_negative(matrix, jnp.asarray([3.0, 0.0]), jnp.asarray([True, True]))
     np.testing.assert_allclose(found, [1.5, 0.0], rtol=1e-4)
     np.testing.assert_allclose(inverse, [[0.5, 0.0], [0.0, 0.0]], rtol=1e-4)
+
+
+def test_side_by_side_as_on_an_accelerator_finds_the_same(blends):
+    tasks = []
+    for blend in blends[:2]:
+        kind, radius = np.full(2, int(Kind.SERSIC)), np.array([2.6, 1.6])
+        guess = first_guess(blend.positions, radius, radius, kind, 1.0)
+        tasks.append(Task(blend, np.ones(2), guess, (32, 64)))
+    packed, psfs = pack_tasks(tasks, Bucket(32, 4, 4), 2)
+    flux = np.zeros((2, 4, AnySource.parts, 2), np.float32)
+    flux[:, :2, 0] = [GALAXY, NEIGHBOUR]
+    sky = np.zeros((2, 2, 1), np.float32)
+    one, other = (
+        free_form_in_turn(
+            packed,
+            psfs,
+            np.int32(2),
+            flux,
+            sky,
+            HOW,
+            Setup(quality_for([PSF]), together=together),
+            False,
+        )
+        for together in (False, True)
+    )
+    assert one.chosen[:, 0].all()
+    assert (one.value[:, 1] < 0.8 * one.value[:, 0]).all()
+    for name in ("flux", "sky", "chi2", "value", "contest"):
+        first, second = getattr(one, name), getattr(other, name)
+        np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def test_contest_needs_an_overlap_and_a_change():

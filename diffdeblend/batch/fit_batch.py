@@ -75,8 +75,8 @@ def fit_batch(
     - `restarts`: how many other starts a blend gets that does not converge.
     - `covariance`: keep the covariance of all numbers of each blend.
     - `free_form`: whether to refine with free pixels the sources whose residuals ask for it; or
-        how, as a `FreeForm`; `CAUTIOUS` takes all bright sources. Fluxes and chi2 of their blends are then those of the free pixels,
-        errors and shapes those of the model before.
+        how, as a `FreeForm`; `CAUTIOUS` takes all bright sources. Fluxes and chi2 of their blends
+        are then those of the free pixels, errors and shapes those of the model before.
     - `images`: with free pixels, keep the images of all sources; they take memory.
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is

@@ -40,7 +40,8 @@ class Found:
 
     A row a blend:
     - `first`: first row of its sources, and one entry more at the end.
-    - `sky`: coefficients, `(blend, band, n)`; `chi2`, `n_pixels`: `(blend, band)`.
+    - `sky`: coefficients, `(blend, band, n)`; `chi2`, `n_pixels`: `(blend, band)`; of a blend with
+        free pixels with the weights given, of others with those that allow for `model_error`.
     - `value`: half of chi2 minus the log-prior.
     - `steps`, `converged`, `finite`: as in `Fit`.
     - `covariance`: of each blend, where it was asked for, in units of the noise.
@@ -218,6 +219,7 @@ class Found:
             add(f"bulge_flux_{band}", self.bulge_flux[:, number], "Flux of the bulge")
         add("reduced_chi2", self.reduced_chi2[self.blend], "chi2 per used pixel of the blend")
         add("steps", self.steps[self.blend], "Steps of the fit of the blend")
+        add("contest", self.contest, "How much of the change by free pixels neighbours contest")
         add("flags", self.flags, "Bits; see the table's meta")
         table.meta["flags"] = {int(flag): text for flag, text in FLAG_MEANINGS.items()}
         table.meta["versions"] = versions()

@@ -114,7 +114,8 @@ def contest_curve(found: Found, truth: np.ndarray, bands: Sequence[str], setting
     wrong &= np.abs(away) > settings.sigma * found.flux_err[:, r]
     good = judged & (relative < settings.good)
     parts = [
-        f"{at:g}: {np.mean(found.contest[wrong] > at):.2f} / {np.mean(found.contest[good] > at):.3f}"
+        f"{at:g}: {np.mean(found.contest[wrong] > at):.2f}"
+        f" / {np.mean(found.contest[good] > at):.3f}"
         for at in (5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
     ]
     return f"share of wrong / of good fluxes with `contest` above {'; '.join(parts)}"
