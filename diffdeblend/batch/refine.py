@@ -62,8 +62,10 @@ def refine_found(
             if made.chosen[i].any() and made.value[i, 1] < made.value[i, 0]:
                 _put(found, task, number, made, i)
 
-    # Images of all sources come back: so much fewer at a time.
-    room = memory / (1 + max((len(job.guess.kind) for job in jobs), default=0) * keep)
+    # Beside a stamp there are images of all sources: on an accelerator those of all blends at once,
+    # on a CPU only those that come back.
+    most = max((len(job.guess.kind) for job in jobs), default=0)
+    room = memory / (1 + (8 * most if setup.together else most * keep))
     run_tasks(jobs, program, memory=room, ended=ended, with_numbers=True)
 
 
