@@ -19,7 +19,7 @@ from diffdeblend.batch.free_form import (
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.program import Setup, start_of
 from diffdeblend.batch.task import Bucket, Task, first_guess, pack_tasks
-from diffdeblend.components import AnySource, Kind
+from diffdeblend.components import AnySource, AnyStack, Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.grid import make_grid
 from diffdeblend.psf.abstract import transfer
@@ -251,6 +251,7 @@ def _alone():
     packed = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), packed)
     quality = quality_for([PSF])
     stack = start_of(packed, Setup(quality, "none"))[0].sources[0]
+    assert isinstance(stack, AnyStack)
     grid = make_grid((size, size), quality)
     basis = jnp.zeros((0, size, size), jnp.float32)
     return ParametricBlend(stack, packed, transfer(PSF, grid, quality), basis, grid, HOW), size
