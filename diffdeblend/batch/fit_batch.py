@@ -14,10 +14,12 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
+from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
 from diffdeblend.batch.halve import halved
 from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
 from diffdeblend.batch.queue import fit_in_queue
+from diffdeblend.batch.refine import refine_found
 from diffdeblend.batch.results import Found, empty, set_flags
 from diffdeblend.batch.task import Guess, Packed, Task
 from diffdeblend.components import Kind
@@ -49,19 +51,22 @@ def fit_batch(
     method: Method | optax.GradientTransformation | None = None,
     restarts: int = 2,
     covariance: bool = False,
+    free_form: FreeForm | bool = False,
+    images: bool = False,
     memory: float = 1e9,
     sizes: Sequence[int] = (64, 128, 256),
     quality: Quality | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """Fit many blends with parametric models.
+    """Fit many blends with parametric models, and refine them with free pixels where asked to.
 
     Each blend is fitted as if it were alone: what is found does not depend on the others. Programs
     are compiled for a few sizes of stamp and numbers of sources; a second call compiles nothing.
 
     - `blends`: from `make_blend`, `blend_of_arrays` or `cut_blends`; all with the same bands.
-    - `model`: of all sources, one of `MODELS` but for `"free_form"` and `"multi_gaussian"`. With
-        `"auto"` each source becomes the one of point, Sersic and bulge + disc of least BIC.
+    - `model`: of all sources, one of `MODELS` but for `"multi_gaussian"`. With `"auto"` each source
+        becomes the one of point, Sersic and bulge + disc of least BIC. With `"free_form"` all are
+        fitted as Sersic galaxies, and the bright ones then refined with free pixels.
     - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `model_error`: how far models are from real galaxies, as a fraction of the local light, added
@@ -72,6 +77,10 @@ def fit_batch(
         transformation.
     - `restarts`: how many other starts a blend gets that does not converge.
     - `covariance`: keep the covariance of all numbers of each blend.
+    - `free_form`: whether to refine with free pixels the sources whose residuals ask for it; or
+        how, as a `FreeForm`; `CAUTIOUS` takes all bright sources. Fluxes and chi2 of their blends
+        are then those of the free pixels, errors and shapes those of the model before.
+    - `images`: with free pixels, keep the images of all sources; they take memory.
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
         padded to the next one. More of them fit faster and compile longer.
@@ -81,8 +90,8 @@ def fit_batch(
     **Raises:** `ValueError` for an unknown model or background, bands that differ, or kinds that do
     not fit the sources.
     """
-    if model not in MODELS or model in ("free_form", "multi_gaussian"):
-        allowed = [name for name in MODELS if name not in ("free_form", "multi_gaussian")]
+    if model not in MODELS or model == "multi_gaussian":
+        allowed = [name for name in MODELS if name != "multi_gaussian"]
         raise ValueError(f"`model` must be one of {', '.join(allowed)}; got {model!r}.")
     if background not in _BACKGROUND_TERMS:
         raise ValueError(f"`background` must be none, constant or linear; got {background!r}.")
@@ -137,6 +146,10 @@ def fit_batch(
             left, guesses={n: found.guess(n, tasks[n]) for n in left}, accept=_converged_or_lower
         )
     run.restart(restarts)
+    if free_form or model == "free_form":
+        how = CAUTIOUS if model == "free_form" else FreeForm()
+        how = free_form if isinstance(free_form, FreeForm) else how
+        refine_found(found, tasks, given, how, setup, memory, images)
     set_flags(found, tasks)
     return found
 

@@ -34,14 +34,19 @@ class Found:
     - each with its error, one standard deviation, under its name with `_err`: that of the linear
         theory, widened for faint sources (but for `x`, `y` and `ellipticity`) by a factor
         sqrt(1 + (6.4 / SNR)^2) that was found on simulations.
+    - `contest`: of a source of a refined blend, how much of the change of its light is contested
+        by neighbours, see `contested` of `diffdeblend.batch.free_form`; NaN elsewhere.
     - `flags`: bits of `Flag`.
 
     A row a blend:
     - `first`: first row of its sources, and one entry more at the end.
-    - `sky`: coefficients, `(blend, band, n)`; `chi2`, `n_pixels`: `(blend, band)`.
+    - `sky`: coefficients, `(blend, band, n)`; `chi2`, `n_pixels`: `(blend, band)`; of a blend with
+        free pixels with the weights given, of others with those that allow for `model_error`.
     - `value`: half of chi2 minus the log-prior.
     - `steps`, `converged`, `finite`: as in `Fit`.
     - `covariance`: of each blend, where it was asked for, in units of the noise.
+    - `images`: of the sources of each blend as the camera sees them, `(source, band, y, x)` on the
+        stamp that was fitted, where they were asked for.
     """
 
     bands: int
@@ -67,6 +72,7 @@ class Found:
     ellipticity_err: Float[np.ndarray, "source 2"]
     flux_err: Float[np.ndarray, "source band"]
     bulge_flux_err: Float[np.ndarray, "source band"]
+    contest: Float[np.ndarray, "source"]
     flags: Int[np.ndarray, "source"]
     sky: Float[np.ndarray, "blend band n"]
     chi2: Float[np.ndarray, "blend band"]
@@ -76,6 +82,7 @@ class Found:
     converged: Bool[np.ndarray, "blend"]
     finite: Bool[np.ndarray, "blend"]
     covariance: list[Any]
+    images: list[Any]
 
     @property
     def n_blends(self) -> int:
@@ -222,6 +229,7 @@ class Found:
             add(f"bulge_flux_{band}", self.bulge_flux[:, number], "Flux of the bulge")
         add("reduced_chi2", self.reduced_chi2[self.blend], "chi2 per used pixel of the blend")
         add("steps", self.steps[self.blend], "Steps of the fit of the blend")
+        add("contest", self.contest, "How much of the change by free pixels neighbours contest")
         add("flags", self.flags, "Bits; see the table's meta")
         table.meta["flags"] = {int(flag): text for flag, text in FLAG_MEANINGS.items()}
         table.meta["versions"] = versions()
@@ -250,6 +258,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "blend": np.repeat(np.arange(n_blends), count),
             "row": np.concatenate(rows) if rows else np.zeros(0, int),
             "kind": np.full(n, int(Kind.SERSIC)),
+            "contest": np.full(n, np.nan),
             "flags": np.zeros(n, int),
             "sky": np.zeros((n_blends, bands, sky)),
             "chi2": np.full((n_blends, bands), np.nan),
@@ -259,6 +268,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "converged": np.zeros(n_blends, bool),
             "finite": np.zeros(n_blends, bool),
             "covariance": [None] * n_blends,
+            "images": [None] * n_blends,
         }
     )
 

@@ -36,6 +36,7 @@ class Flag(IntFlag):
     POOR_FIT = 128
     FREE_FORM = 256
     CROWDED = 512
+    CONTESTED = 1024
 
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
@@ -49,6 +50,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.POOR_FIT: "reduced chi2 in the source's own pixels is above 1.5",
     Flag.FREE_FORM: "refined with free pixels; shape and errors are those of the model before",
     Flag.CROWDED: "part of a larger group of sources that was divided or cut short",
+    Flag.CONTESTED: "free pixels changed its flux, and some of that may be a neighbour's light",
 }
 
 
