@@ -1,6 +1,5 @@
 """What the camera saw: an image in each band with its noise, its flaws, its PSF and its place."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -15,6 +14,7 @@ from diffdeblend.header import STANDARD_PLANES as STANDARD_PLANES
 from diffdeblend.header import Header as Header
 from diffdeblend.header import Numbers as Numbers
 from diffdeblend.noise import checked_noise_correlation
+from diffdeblend.planes import as_int32, excluded_bits, excluded_planes, mask_bits, with_plane
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.sky import local_jacobian
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # 0.4 s of import that arrays alone do not need
 
 # AB magnitudes: Oke & Gunn (1983), ApJ 266, 713; m = -2.5 log10(f / [erg/s/cm2/Hz]) - 48.6.
 _AB_CONSTANT = 48.6
-_MASK_BITS = 32
 
 
 class Exposure(eqx.Module):
@@ -76,7 +75,7 @@ class Exposure(eqx.Module):
     def good(self) -> Bool[Array, "band y x"]:
         """Pixels in use: finite, with a finite positive variance, on no excluded plane."""
         known = jnp.isfinite(self.image) & jnp.isfinite(self.variance) & (self.variance > 0)
-        return known & ((self.mask & _as_int32(_excluded_bits(self.header))) == 0)
+        return known & ((self.mask & as_int32(excluded_bits(self.header))) == 0)
 
     @property
     def weight(self) -> Float[Array, "band y x"]:
@@ -124,8 +123,8 @@ class Exposure(eqx.Module):
                 f"`flagged` needs booleans of shape {self.mask.shape} or {self.mask.shape[1:]}; "
                 f"got {flagged.dtype} of shape {flagged.shape}."
             )
-        planes, bit = _with_plane(self.header.mask_planes, plane)
-        mask = jnp.where(flagged[None] if flagged.ndim == 2 else flagged, _as_int32(1 << bit), 0)
+        planes, bit = with_plane(self.header.mask_planes, plane)
+        mask = jnp.where(flagged[None] if flagged.ndim == 2 else flagged, as_int32(1 << bit), 0)
         # The same header where it can be: another one makes jit compile again.
         known = planes == self.header.mask_planes
         header = self.header if known else replace(self.header, mask_planes=planes)
@@ -183,7 +182,7 @@ def make_exposure(
     - `pixel_scale`: arcseconds; if None, at the middle of the image from `wcs`.
     - `noise_correlation`: of the noise of each pixel with that of its neighbours, as in coadds and
         drizzled images: a stamp a band with 1 in the middle, `(band, h, w)`, or `(h, w)` for all
-        bands, `h` and `w` odd; `diffdeblend.noise.measure_noise_correlation` makes it from empty
+        bands, `h` and `w` odd; `diffdeblend.detect.measure_noise_correlation` makes it from empty
         sky. Or only its sum, one number per band or one number: how much larger the variance of
         sums over many pixels is than `variance` says. None: pixels are independent. Errors of fits
         allow for it; the fits themselves stay what they are.
@@ -200,7 +199,7 @@ def make_exposure(
     planes, bits = mask_bits(mask, cube.shape, mask_planes)
     ceiling = _positive("saturation", saturation)
     if ceiling is not None:
-        planes, bit = _with_plane(planes, "SAT")
+        planes, bit = with_plane(planes, "SAT")
         # NaN compares false: a pixel that is unknown is not saturated.
         bits = bits | np.where(cube >= ceiling, np.uint32(1 << bit), np.uint32(0))
     header = Header(
@@ -209,7 +208,7 @@ def make_exposure(
         unit=unit,
         wcs=_celestial(wcs),
         mask_planes=planes,
-        excluded=_excluded(excluded, planes),
+        excluded=excluded_planes(excluded, planes),
         gain=_positive("gain", gain),
         read_noise=_positive("read_noise", read_noise, or_zero=True),
         saturation=ceiling,
@@ -224,7 +223,7 @@ def make_exposure(
             raise ValueError(f"`wcs` must give each pixel an area on the sky; got {area}.")
         if header.pixel_scale is None:
             header = replace(header, pixel_scale=float(np.sqrt(area)))
-    masked = (bits & np.uint32(_excluded_bits(header))) != 0
+    masked = (bits & np.uint32(excluded_bits(header))) != 0
     _check_pixels(cube, noise, masked, names)
     double = cube.dtype == np.float64 and jnp.result_type(float) == np.float64
     dtype = np.float64 if double else np.float32
@@ -261,48 +260,6 @@ def ab_zero_point(unit: str) -> float | None:
     if not parsed.is_equivalent(cgs):
         return None
     return round(float(-2.5 * np.log10(parsed.to(cgs)) - _AB_CONSTANT), 9)
-
-
-def mask_bits(
-    mask: Any, shape: tuple[int, ...], mask_planes: Sequence[str] | None
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the planes of a mask, and its bits as uint32 of `shape` (band, y, x).
-
-    See `make_exposure` for `mask` and `mask_planes`.
-
-    **Raises:** `ValueError` for another shape or type, or more than 32 planes.
-    """
-    planes = None if mask_planes is None else tuple(mask_planes)
-    if planes is not None:
-        _check_planes(planes)
-    if mask is None:
-        return planes or STANDARD_PLANES, np.zeros(shape, np.uint32)
-    array = np.asarray(np.ma.filled(mask, 1) if np.ma.isMaskedArray(mask) else mask)
-    if array.dtype.kind not in "iub":
-        raise ValueError(f"`mask` must be booleans or integers (bit planes); got {array.dtype}.")
-    if array.shape not in (shape, shape[1:]):
-        raise ValueError(
-            f"`mask` needs the shape of `image`, {shape}, or {shape[1:]}; got {array.shape}."
-        )
-    if array.dtype.kind == "b":
-        planes, bit = _with_plane(planes or STANDARD_PLANES, "BAD")
-        bits = np.where(array, np.uint32(1 << bit), np.uint32(0))
-    else:
-        info = np.iinfo(np.int32)
-        if array.min() < info.min or array.max() > np.iinfo(np.uint32).max:
-            raise ValueError(
-                f"`mask` may use bits 0 to {_MASK_BITS - 1}; "
-                f"got values from {array.min()} to {array.max()}."
-            )
-        bits = array.astype(np.int64).astype(np.uint32)  # bit 31 of an int32 is its sign
-        used = int(np.bitwise_or.reduce(bits, axis=None)).bit_length()
-        if planes is None:
-            # A mask that flags nothing is true under any names.
-            planes = tuple(f"BIT{k}" for k in range(used)) or STANDARD_PLANES
-        planes = planes + tuple(f"BIT{k}" for k in range(len(planes), used))
-        _check_planes(planes)
-    # Own memory: a broadcast view cannot be reinterpreted as int32.
-    return planes, np.ascontiguousarray(np.broadcast_to(bits, shape))
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
@@ -362,47 +319,6 @@ def _variance(variance: Any, shape: tuple[int, ...]) -> np.ndarray:
             f"got {np.shape(variance)}."
         )
     return array
-
-
-def _check_planes(planes: tuple[str, ...]) -> None:
-    for plane in planes:
-        # The names become FITS keywords, which know only these letters.
-        if not (isinstance(plane, str) and re.fullmatch("[A-Z][A-Z0-9_]*", plane)):
-            raise ValueError(
-                f"`mask_planes` must be names of capital letters, digits and _; got {plane!r}."
-            )
-    if len(set(planes)) < len(planes) or len(planes) > _MASK_BITS:
-        raise ValueError(
-            f"`mask_planes` must be at most {_MASK_BITS} different names; got {planes}."
-        )
-
-
-def _with_plane(planes: tuple[str, ...], plane: str) -> tuple[tuple[str, ...], int]:
-    """The planes with `plane` among them, and its bit."""
-    if plane not in planes:
-        planes = (*planes, plane)
-        _check_planes(planes)
-    return planes, planes.index(plane)
-
-
-def _excluded(excluded: Sequence[str] | None, planes: tuple[str, ...]) -> tuple[str, ...]:
-    if excluded is None:
-        return EXCLUDED_PLANES
-    names = (excluded,) if isinstance(excluded, str) else tuple(excluded)
-    # Standard planes may be excluded before they exist: `with_mask` adds them.
-    unknown = [name for name in names if name not in (*planes, *STANDARD_PLANES)]
-    if unknown:
-        raise ValueError(f"`excluded` must be among the mask planes {planes}; got {unknown}.")
-    return names
-
-
-def _excluded_bits(header: Header) -> int:
-    return sum(1 << k for k, plane in enumerate(header.mask_planes) if plane in header.excluded)
-
-
-def _as_int32(bits: int) -> np.int32:
-    """The same 32 bits as a signed number."""
-    return np.uint32(bits).view(np.int32)
 
 
 def _zero_points(zero_points: Any, unit: str, n_bands: int) -> tuple[float, ...] | None:

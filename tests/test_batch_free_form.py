@@ -177,7 +177,7 @@ def test_side_by_side_as_on_an_accelerator_finds_the_same(blends):
     tasks = []
     for blend in blends[:2]:
         kind, radius = np.full(2, int(Kind.SERSIC)), np.array([2.6, 1.6])
-        guess = first_guess(blend.positions, radius, radius, kind, 1.0)
+        guess = first_guess(blend.positions, radius, radius, kind, 1.0, (2, 1))
         tasks.append(Task(blend, np.ones(2), guess, (32, 64)))
     packed, psfs = pack_tasks(tasks, Bucket(32, 4, 4), 2)
     flux = np.zeros((2, 4, AnySource.parts, 2), np.float32)
@@ -243,7 +243,12 @@ def _alone():
     """One Sersic galaxy on a stamp without a sky, ready to be refined."""
     size = 32
     guess = first_guess(
-        np.array([[15.5, 15.0]]), np.array([2.0]), np.array([2.0]), np.array([Kind.SERSIC]), 1.0
+        np.array([[15.5, 15.0]]),
+        np.array([2.0]),
+        np.array([2.0]),
+        np.array([Kind.SERSIC]),
+        1.0,
+        (2, 0),
     )
     stamp = blend_of_arrays(np.zeros((2, size, size), np.float32), 1.0, PSF, [[15.5, 15.0]])
     task = Task(stamp, np.ones(2), guess, (size,))

@@ -18,6 +18,7 @@ from diffdeblend import (
 )
 from diffdeblend.batch import cut_blends, fit_batch, make_blend
 from diffdeblend.components import Kind
+from diffdeblend.detect import measure_noise_correlation
 from diffdeblend.fit import fit, shape_prior
 from diffdeblend.fit.arrow import from_vectors, linear_vector
 from diffdeblend.fit.normal_matrix import prior_terms
@@ -26,7 +27,6 @@ from diffdeblend.fit.unknowns import scene_of, unknowns_of
 from diffdeblend.grid import FIT, Quality
 from diffdeblend.io import read_npz, write_npz
 from diffdeblend.io.fits import write_fits
-from diffdeblend.noise import measure_noise_correlation
 
 SHAPE = (31, 36)
 PSF = GaussianPSF(np.array([3.1, 2.8]))

@@ -16,7 +16,7 @@ LAYERS = (
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
     {"header"},
-    {"sky"},
+    {"sky", "noise", "planes"},
     {"exposure", "positions"},
     {"scene"},
     {"fit"},

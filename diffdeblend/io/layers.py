@@ -15,11 +15,11 @@ from diffdeblend.exposure import (
     Numbers,
     ab_zero_point,
     make_exposure,
-    mask_bits,
 )
 from diffdeblend.io import keywords
 from diffdeblend.io.noise import as_variance, estimated_variance
 from diffdeblend.io.stamps import stacked_stamps
+from diffdeblend.planes import mask_bits
 from diffdeblend.sky import local_jacobian, pixel_positions, sky_positions
 
 # Bands whose pixels are further apart than this on the sky are not aligned.

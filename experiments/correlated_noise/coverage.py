@@ -20,7 +20,7 @@ import numpy as np
 
 from diffdeblend import PixelPSF, make_exposure
 from diffdeblend.batch import Found, blend_of_arrays, fit_batch
-from diffdeblend.noise import measure_noise_correlation
+from diffdeblend.detect import measure_noise_correlation
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / name) for name in ("blends", "calibration")]
