@@ -32,6 +32,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
 _FIRST_STEPS = 25
+# From so many blends on it pays to compile for more shapes.
+MANY = 256
 # Stamps above this size, in pixels, are first fitted in pixels twice as wide.
 _LARGE = 64
 # Fits side by side on an accelerator.
@@ -55,6 +57,7 @@ def fit_batch(
     images: bool = False,
     memory: float = 1e9,
     sizes: Sequence[int] = (64, 128, 256),
+    fine: bool | None = None,
     quality: Quality | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -84,6 +87,8 @@ def fit_batch(
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
         padded to the next one. More of them fit faster and compile longer.
+    - `fine`: compile programs for more numbers of sources, too: a third faster, and half as long
+        again to compile. None: where there are at least 256 blends.
     - `quality`: how finely scenes are drawn; by default as finely as the PSFs ask for.
     - `report`: called with the number of finished fits and of those known to be needed.
 
@@ -127,8 +132,11 @@ def fit_batch(
     setup = Setup(quality, background, held, covariance, together)
     chooses = model == "auto" and kinds is None
     large = [n for n, task in enumerate(tasks) if task.bucket.size > _LARGE]
-    for n in large if chooses else []:
-        tasks[n] = replace(tasks[n], double=True)
+    if fine is None:
+        fine = len(tasks) >= MANY
+    for n, task in enumerate(tasks):
+        double = chooses and (task.bucket.size > _LARGE or not fine)
+        tasks[n] = replace(task, fine=fine, double=double)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from diffdeblend.batch.blend import Blend
-from diffdeblend.batch.fit_batch import fit_batch
+from diffdeblend.batch.fit_batch import MANY, fit_batch
 from diffdeblend.batch.results import Found
 
 # What a blend takes beside its pixels: results and matrices, in bytes.
@@ -32,5 +32,7 @@ def fit_stream(blends: Iterable[Blend], *, memory: float = 1e9, **settings: Any)
         each = window[0].data.nbytes + window[0].weight.nbytes + _BESIDES
         room = max(_LEAST, int(memory / 3 / each))
         window += islice(source, room - len(window))
+        # The same programs for all windows: the last one is short.
+        settings.setdefault("fine", room >= MANY)
         yield fit_batch(window, memory=memory / 3, **settings)
         window = list(islice(source, 1))

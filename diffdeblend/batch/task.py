@@ -105,7 +105,8 @@ class Task:
     - `blend`: pixels in units in which the noise is about 1; `unit`: of each band.
     - `sizes`: heights and widths of stamps that programs are compiled for.
     - `position_error`: standard deviation of the positions given, in pixels.
-    - `double`: whether there is room for a bulge in every source, needed or not: one program less.
+    - `fine`: whether to pad as little as can be: faster, and more programs to compile.
+    - `double`: whether there is room for a bulge in every source, needed or not.
     - `scale`: width of the pixels, in those of the stamp that the caller gave.
     - `exact`: whether the matrix is made by pixels from the first step.
     - `tolerance`: in units of the method's.
@@ -116,6 +117,7 @@ class Task:
     guess: Guess
     sizes: tuple[int, ...]
     position_error: float = 0.5
+    fine: bool = True
     double: bool = False
     scale: int = 1
     exact: bool = False
@@ -128,7 +130,9 @@ class Task:
         It depends on the task alone, so that no result depends on which others there are.
         """
         n = len(self.guess.kind)
-        sources = 1 if n == 1 and len(self.sizes) == 1 else padded_to(n, _SOURCES)
+        rungs = _SOURCES if self.fine else _SOURCES[1:]
+        alone = n == 1 and len(self.sizes) == 1
+        sources = 1 if alone else padded_to(n, rungs)
         # One source has always two: the program of all trials of its kind.
         double = self.double or sources == 1 or (self.guess.kind == Kind.BULGE_DISC).any()
         slots = 2 * sources if double else sources
@@ -215,8 +219,8 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
             places[id(blend.psf)] = len(psfs)
             psfs.append(blend.psf)
         index[i] = places[id(blend.psf)]
-    # A power of two of PSFs: few numbers to compile for.
-    room = 1 << (len(psfs) - 1).bit_length()
+    # A power of two of PSFs, and two where there is one: few numbers to compile for.
+    room = max(2, 1 << (len(psfs) - 1).bit_length())
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
     starts = (owner, part, start, home, position_error, flux, sky)

@@ -99,7 +99,13 @@ def timed_batch(blends: list[Blend], size: int) -> tuple[float, float, float]:
 
     def run() -> Any:
         return fit_batch(
-            blends, model="sersic", background="none", model_error=0, trim=False, sizes=(size,)
+            blends,
+            model="sersic",
+            background="none",
+            model_error=0,
+            trim=False,
+            sizes=(size,),
+            fine=True,
         )
 
     run()
