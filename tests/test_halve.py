@@ -12,7 +12,7 @@ from quick import hasty, quick_jit
 
 from diffdeblend import MoffatPSF, PixelPSF, Scene, Sersic, render
 from diffdeblend.batch import Blend, blend_of_arrays, fit_batch
-from diffdeblend.batch.halve import halved
+from diffdeblend.batch.halve import halved, worth_halving
 from diffdeblend.batch.prepare import own_light
 from diffdeblend.batch.task import Task, first_guess
 from diffdeblend.detect.peaks import psf_images
@@ -69,6 +69,17 @@ def test_wide_pixels_keep_sums_and_variances(ny, nx, seed):
             assert coarse.weight[b, j, i] == 0
 
 
+def test_only_large_stamps_of_uneven_noise_are_worth_it():
+    even = np.ones((2, 70, 66), np.float32)
+    uneven = even.copy()
+    uneven[1, 20:30, 20:30] = 0.1
+    unused = np.where(uneven == 1, even, 0)
+    assert worth_halving(a_task(even, uneven))
+    assert not worth_halving(a_task(even, even))
+    assert not worth_halving(a_task(even, unused))
+    assert not worth_halving(a_task(even[:, :40, :40], uneven[:, :40, :40]))
+
+
 def test_a_psf_that_blends_share_is_still_one_object():
     data = np.zeros((2, 8, 8), np.float32)
     one, two = halved([a_task(data, data), replace(a_task(data, data), exact=True)])
@@ -88,8 +99,9 @@ def test_a_large_stamp_ends_where_its_truth_is():
     random = np.random.default_rng(3)
     shape = (70, 70)
     image = 20 * np.asarray(galaxy(33.4, 36.1, 5.0, PSF, shape))
-    data = image + random.normal(size=image.shape)
-    blend = blend_of_arrays(data, 1.0, PSF, [[33.0, 36.5]])
+    variance = 1 + np.maximum(image, 0)
+    data = image + random.normal(size=image.shape) * np.sqrt(variance)
+    blend = blend_of_arrays(data, variance, PSF, [[33.0, 36.5]])
     with hasty():
         found = fit_batch([blend], model="sersic", model_error=0.0, trim=False, sizes=(64, 128))
     pulls = (found.flux[0] - 20 * np.array([900.0, 700.0])) / found.flux_err[0]

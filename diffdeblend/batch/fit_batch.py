@@ -15,7 +15,7 @@ from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
-from diffdeblend.batch.halve import halved
+from diffdeblend.batch.halve import LARGE, halved, worth_halving
 from diffdeblend.batch.prepare import Preparation, quality_for
 from diffdeblend.batch.program import Setup, fit_in_turn
 from diffdeblend.batch.queue import fit_in_queue
@@ -34,8 +34,6 @@ from diffdeblend.psf import AbstractPSF
 _FIRST_STEPS = 25
 # From so many blends on it pays to compile for more shapes.
 MANY = 256
-# Stamps above this size, in pixels, are first fitted in pixels twice as wide.
-_LARGE = 64
 # Fits side by side on an accelerator.
 _LANES = 1024
 _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
@@ -131,21 +129,21 @@ def fit_batch(
     together = jax.default_backend() != "cpu"
     setup = Setup(quality, background, held, covariance, together)
     chooses = model == "auto" and kinds is None
-    large = [n for n, task in enumerate(tasks) if task.bucket.size > _LARGE]
+    steep = [n for n, task in enumerate(tasks) if worth_halving(task)]
     if fine is None:
         fine = len(tasks) >= MANY
     for n, task in enumerate(tasks):
-        double = chooses and (task.bucket.size > _LARGE or not fine)
+        double = chooses and (task.bucket.size > LARGE or not fine)
         tasks[n] = replace(task, fine=fine, double=double)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
     short = isinstance(run.method, LevenbergMarquardt) and chooses
     first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
-    run.fit(range(len(tasks)), accept=_any, method=first, halve=large)
+    run.fit(range(len(tasks)), accept=_any, method=first, halve=steep)
     better = choose_kinds(found, tasks, setup, memory) if chooses else {}
-    # What is known so far of large ones is but a start.
-    again = {n: better.pop(n) if n in better else found.guess(n, tasks[n]) for n in large}
+    # What is known so far of these is but a start.
+    again = {n: better.pop(n) if n in better else found.guess(n, tasks[n]) for n in steep}
     run.fit(again, guesses=again, accept=_any, exact=True)
     if chooses:
         run.fit(better, guesses=better, accept=_least_bic)

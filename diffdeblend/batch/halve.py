@@ -12,10 +12,26 @@ from diffdeblend.detect.peaks import psf_images
 from diffdeblend.parameters import as_float
 from diffdeblend.psf import AbstractPSF, PixelPSF
 
+# Height and width above which stamps are large, in pixels.
+LARGE = 64
+# Largest over least weight of a band.
+_STEEP = 4.0
 # In units of that of a fit to the end.
 _TOLERANCE = 100.0
 # Of a PSF that is not pixels itself, in pixels.
 _PSF_SIZE = 41
+
+
+def worth_halving(task: Task) -> bool:
+    """Whether a fit should start in wide pixels, and go on with the exact matrix.
+
+    Where light outshines the sky the weights are steep: steps by modes are many then.
+    """
+    if task.bucket.size <= LARGE:
+        return False
+    used = task.blend.weight > 0
+    least = np.where(used, task.blend.weight, np.inf).min(axis=(1, 2))
+    return bool((task.blend.weight.max(axis=(1, 2)) > _STEEP * least).any())
 
 
 def halved(tasks: Sequence[Task]) -> list[Task]:

@@ -48,7 +48,7 @@ class Settings:
         (128, 4),
     )
     n: int = 64
-    batches: tuple[int, ...] = (1, 8, 64, 512)
+    batches: tuple[int, ...] = (1, 8, 64, 512, 4096)
     fwhm: float = 3.8
     n_bands: int = 6
     seed: int = 1
