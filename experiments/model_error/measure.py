@@ -60,9 +60,13 @@ def accuracy(name: str, truth: np.ndarray, flux: np.ndarray, bands: list[str]) -
     )
 
 
-def calibration(name: str, found: Found, blends: Blends) -> list[str]:
-    """Rows of pulls of fluxes by true signal-to-noise ratio, all bands together."""
-    pulls = (found.flux - of_bands(blends, "flux")) / found.flux_err
+def calibration(name: str, found: Found, blends: Blends, floor: float = 0.0) -> list[str]:
+    """Rows of pulls of fluxes by true signal-to-noise ratio, all bands together.
+
+    - `floor`: fraction of the flux that is added to its error in quadrature.
+    """
+    error = np.hypot(found.flux_err, floor * found.flux)
+    pulls = (found.flux - of_bands(blends, "flux")) / error
     snr = of_bands(blends, "snr")
     rows = []
     for low, high in zip((0.0, *SNR[:-1]), SNR, strict=True):
@@ -75,11 +79,23 @@ def calibration(name: str, found: Found, blends: Blends) -> list[str]:
     return rows
 
 
+def best_floor(found: Found, blends: Blends) -> float:
+    """The floor with which 68 % of fluxes above SNR 10 lie within their error."""
+    above = of_bands(blends, "snr") > SNR[0]
+    away = np.abs(found.flux - of_bands(blends, "flux"))[above]
+    floors = np.arange(0, 0.2, 0.001)
+    shares = [
+        np.mean(away < np.hypot(found.flux_err, floor * found.flux)[above]) for floor in floors
+    ]
+    return float(floors[np.argmin(np.abs(np.array(shares) - 0.683))])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("blends", type=Path, help="a set of experiments/blends, recipe cosmos")
     parser.add_argument("--first", type=int, help="so many blends only")
     parser.add_argument("--peer", type=Path, help="results of a peer on its first blends")
+    parser.add_argument("--floor", type=float, help="of errors; the best one on these blends")
     given = parser.parse_args()
     for path in (given.blends, given.peer):
         if path is not None and not path.is_file():
@@ -95,6 +111,10 @@ def main() -> None:
             found[name] = fitted(blends, model, fraction)
             merits.append(accuracy(name, blends.truth, found[name].flux, bands))
             pulls += calibration(name, found[name], blends)
+    usual = "auto, model error 2 %"
+    best = best_floor(found[usual], blends)
+    floor = best if given.floor is None else given.floor
+    pulls += calibration(f"{usual}, floor {100 * floor:.1f} %", found[usual], blends, floor)
     if given.peer is not None:
         with np.load(given.peer) as file:
             fluxes, n, said = file["fluxes"], int(file["blend"].max()) + 1, str(file["said"])
@@ -114,6 +134,7 @@ def main() -> None:
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *pulls,
             "",
+            f"Floor that fits these blends: {100 * best:.1f} % of the flux.",
             f"{len(blends.images)} blends; jax {jax.__version__}.",
         ]
     )
