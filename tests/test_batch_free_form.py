@@ -19,7 +19,7 @@ from diffdeblend.batch.free_form import (
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.program import Setup, start_of
 from diffdeblend.batch.task import Bucket, Task, first_guess, pack_tasks
-from diffdeblend.components import AnySource, AnyStack, Kind
+from diffdeblend.components import AnyStack, Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.grid import make_grid
 from diffdeblend.psf.abstract import transfer
@@ -178,18 +178,14 @@ def test_side_by_side_as_on_an_accelerator_finds_the_same(blends):
     for blend in blends[:2]:
         kind, radius = np.full(2, int(Kind.SERSIC)), np.array([2.6, 1.6])
         guess = first_guess(blend.positions, radius, radius, kind, 1.0, (2, 1))
+        guess.flux[:, 0] = [GALAXY, NEIGHBOUR]
         tasks.append(Task(blend, np.ones(2), guess, (32, 64)))
     packed, psfs = pack_tasks(tasks, Bucket(32, 4, 4), 2)
-    flux = np.zeros((2, 4, AnySource.parts, 2), np.float32)
-    flux[:, :2, 0] = [GALAXY, NEIGHBOUR]
-    sky = np.zeros((2, 2, 1), np.float32)
     one, other = (
         free_form_in_turn(
             packed,
             psfs,
             np.int32(2),
-            flux,
-            sky,
             HOW,
             Setup(quality_for([PSF]), together=together),
             False,

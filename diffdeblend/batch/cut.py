@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from diffdeblend.batch.blend import Blend, noise_of, used_pixels
+from diffdeblend.batch.trim import nearest_pixel
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.positions import check_positions
@@ -125,7 +126,7 @@ def _isophotes(
     """
     labelled: Any = label(bright | (_discs(positions, radii, bright.shape) >= 0))
     places, n_places = labelled
-    x, y = _pixels(positions, bright.shape).T
+    x, y = nearest_pixel(positions, bright.shape).T
     group = places[y, x]
     keeper = np.full(n_places + 1, -1, np.int32)
     keeper[group] = np.arange(len(group))
@@ -277,7 +278,7 @@ def _cut(
 def _show(hidden: np.ndarray, positions: np.ndarray, radii: np.ndarray) -> None:
     """Takes from `hidden` the discs around positions, and the pixels that these lie on."""
     hidden &= _discs(positions, radii, hidden.shape) < 0
-    x, y = _pixels(positions, hidden.shape).T
+    x, y = nearest_pixel(positions, hidden.shape).T
     hidden[y, x] = False
 
 
@@ -328,7 +329,7 @@ def _stamp_boxes(
     Each has at least the pixel that the position lies on, in the middle where it can be.
     """
     around = int(np.ceil(min(margin, sum(shape))))
-    pixel = _pixels(positions, shape)
+    pixel = nearest_pixel(positions, shape)
     wanted = _clipped(boxes + np.array([-around, -around, around, around]), shape)
     wanted = _joined(wanted, np.hstack([pixel, pixel + 1]))
     low, high = wanted[:, :2], wanted[:, 2:]
@@ -338,12 +339,6 @@ def _stamp_boxes(
     )
     last = np.where(large, first + max_size, high)
     return np.hstack([first, last]), large[:, 0] | large[:, 1]
-
-
-def _pixels(positions: np.ndarray, shape: tuple[int, ...]) -> Int[np.ndarray, "source 2"]:
-    """Indices (x, y) of the pixel that each position lies on."""
-    nearest = np.floor(positions + 0.5).astype(np.int64)
-    return np.clip(nearest, 0, np.array([shape[1], shape[0]]) - 1)
 
 
 def _psf_at(psf: AbstractPSF, x: float, y: float) -> AbstractPSF:

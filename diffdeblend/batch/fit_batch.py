@@ -1,6 +1,6 @@
 """Fit any number of blends: ragged in, ragged out, a few compiled programs in between."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -61,7 +61,8 @@ def fit_batch(
 ) -> Found:
     """Fit many blends with parametric models, and refine them with free pixels where asked to.
 
-    Each blend is fitted as if it were alone: what is found does not depend on the others. Programs
+    Each blend is fitted as if it were alone: what is found does not depend on the others, and on
+    their number by rounding alone (see `fine`). Programs
     are compiled for a few sizes of stamp and numbers of sources; a second call compiles nothing.
 
     - `blends`: from `make_blend`, `blend_of_arrays` or `cut_blends`; all with the same bands.
@@ -140,7 +141,7 @@ def fit_batch(
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
     short = isinstance(run.method, LevenbergMarquardt) and chooses
     first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
-    run.fit(range(len(tasks)), accept=_any, method=first, halve=steep)
+    run.fit(range(len(tasks)), accept=_any, method=first, halve=set(steep))
     better = choose_kinds(found, tasks, setup, memory) if chooses else {}
     # What is known so far of these is but a start.
     again = {n: better.pop(n) if n in better else found.guess(n, tasks[n]) for n in steep}
@@ -183,7 +184,7 @@ class _Run:
         accept: Callable[[Found, Found, int, int], bool],
         guesses: dict[int, Guess] | None = None,
         method: Method | None = None,
-        halve: Sequence[int] = (),
+        halve: Container[int] = (),
         exact: bool = False,
     ) -> None:
         """Fit some of the blends, from other starts where given; keep what `accept` likes.
@@ -198,8 +199,9 @@ class _Run:
             else replace(self.tasks[n], guess=guesses[n], exact=exact)
             for n in which
         ]
-        for n, coarse in zip(halve, halved([self.tasks[n] for n in halve]), strict=True):
-            tasks[which.index(n)] = coarse
+        wide = [place for place, n in enumerate(which) if n in halve]
+        for place, coarse in zip(wide, halved([tasks[p] for p in wide]), strict=True):
+            tasks[place] = coarse
         self.needed += len(which)
 
         def ended(places: list[int], fit: Fit) -> None:

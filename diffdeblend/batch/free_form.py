@@ -86,45 +86,35 @@ def free_form_in_turn(
     tasks: Packed,
     psfs: AbstractPSF,
     count: Int[Array, ""],
-    flux: Any,
-    sky: Any,
     method: FreeForm,
     setup: Setup,
     keep: bool,
 ) -> Refined:
     """The first `count` tasks; what is returned has a leading axis.
 
-    - `flux`: of each part of each source, `(n, source, part, band)`; `sky`: `(n, band, term)`.
+    - `tasks`: with the fluxes and the sky to start from.
     - `keep`: whether to return the images of the sources.
     """
 
-    def one(task: Packed, psf: AbstractPSF, light: Array, level: Array) -> Refined:
-        return free_form_one(task, psf, light, level, method, setup, keep)
+    def one(task: Packed, psf: AbstractPSF) -> Refined:
+        return free_form_one(task, psf, method, setup, keep)
 
-    return in_turn(one, tasks, psfs, count, flux, sky, together=setup.together)
+    return in_turn(one, tasks, psfs, count, together=setup.together)
 
 
 def free_form_one(
-    task: Packed,
-    psf: AbstractPSF,
-    flux: Float[Array, "source part band"],
-    sky: Float[Array, "band term"],
-    method: FreeForm,
-    setup: Setup,
-    keep: bool,
+    task: Packed, psf: AbstractPSF, method: FreeForm, setup: Setup, keep: bool
 ) -> Refined:
     """One blend: arrays without the leading axis of `Packed`. Pure."""
     scene = start_of(task, setup)[0]
     stack, size = scene.sources[0], task.data.shape[-1]
     assert isinstance(stack, AnyStack)
-    stack = eqx.tree_at(lambda s: s.members.flux, stack, flux)
     grid = make_grid((size, size), setup.quality)
-    terms = 0 if scene.background is None else sky.shape[1]
     basis = jnp.zeros((0, size, size), task.data.dtype)
     if scene.background is not None:
         basis = scene.background.basis(grid)
     blend = ParametricBlend(stack, task, transfer(psf, grid, setup.quality), basis, grid, method)
-    start = blend.state(stack.flux, sky[:, :terms], blend.plain)
+    start = blend.state(stack.flux, task.sky, blend.plain)
     chosen = stack.active & _asks(blend, start, method)
     # Most blends have nothing to refine: on a CPU they cost next to nothing.
     value, end, growth = jax.lax.cond(
@@ -141,7 +131,7 @@ def free_form_one(
         chosen,
         total,
         blend.by_source(bulge),
-        end.level if terms else sky,
+        end.level,
         jnp.sum(blend.weight * end.left**2, axis=1),
         jnp.sum(blend.weight > 0, axis=1),
         value,

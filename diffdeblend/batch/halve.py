@@ -43,12 +43,13 @@ def halved(tasks: Sequence[Task]) -> list[Task]:
     made = []
     for task in tasks:
         blend = task.blend
-        psf = psfs.setdefault(id(blend.psf), _halved_psf(blend.psf))
+        if id(blend.psf) not in psfs:
+            psfs[id(blend.psf)] = _halved_psf(blend.psf)
         data, weight = _summed(blend.data, blend.weight)
         coarse = Blend(
             data,
             weight,
-            psf,
+            psfs[id(blend.psf)],
             (blend.positions - 0.5) / 2,
             blend.origin,
             blend.rows,

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.task import Task, first_guess
-from diffdeblend.batch.trim import sources_box, trimmed
+from diffdeblend.batch.trim import nearest_pixel, sources_box, trimmed
 from diffdeblend.components import Kind
 from diffdeblend.deblend.start import psf_half_radius, radii_in_image
 from diffdeblend.detect.peaks import psf_images, sky_level
@@ -128,13 +128,6 @@ def own_light(
     opposite = nearest_pixel(2 * positions[brightest] - positions, image.shape)
     other = np.maximum(image[opposite[:, 1], opposite[:, 0]], 0)
     return np.where(np.arange(len(peak)) == brightest, peak, peak - other)
-
-
-def nearest_pixel(
-    positions: Float[np.ndarray, "source 2"], shape: tuple[int, ...]
-) -> Int[np.ndarray, "source 2"]:
-    """The pixel (x, y) of an image of `shape` (y, x) that is nearest to each position."""
-    return np.clip(np.floor(positions + 0.5).astype(int), 0, (shape[1] - 1, shape[0] - 1))
 
 
 def noise_unit(weight: Float[np.ndarray, "band y x"]) -> Float[np.ndarray, "band"]:

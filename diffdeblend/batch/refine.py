@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -13,7 +12,7 @@ from diffdeblend.batch.free_form import FreeForm, Refined, free_form_in_turn
 from diffdeblend.batch.program import Setup
 from diffdeblend.batch.results import Found
 from diffdeblend.batch.task import Packed, Task
-from diffdeblend.components import AnySource, Kind
+from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.psf import AbstractPSF
 
@@ -41,17 +40,9 @@ def refine_found(
     """
     numbers = np.flatnonzero(found.finite & (found.n_pixels.sum(axis=1) > 0)).tolist()
     jobs = [_job(found, tasks[n], blends[n], n) for n in numbers]
-    starts = [_fluxes(found, tasks[n], n) for n in numbers]
 
-    def program(packed: Packed, psfs: AbstractPSF, count: Array, places: list[int]) -> Any:
-        n, n_sources = packed.kind.shape
-        dtype = packed.data.dtype
-        flux = np.zeros((n, n_sources, AnySource.parts, found.bands), dtype)
-        sky = np.zeros((n, *found.sky.shape[1:]), dtype)
-        for i, place in enumerate(places):
-            light, sky[i] = starts[place]
-            flux[i, : len(light), :2] = light
-        return free_form_in_turn(packed, psfs, count, flux, sky, method, setup, keep)
+    def program(packed: Packed, psfs: AbstractPSF, count: Array) -> Refined:
+        return free_form_in_turn(packed, psfs, count, method, setup, keep)
 
     def ended(places: list[int], made: Refined) -> None:
         for i, place in enumerate(places):
@@ -66,7 +57,7 @@ def refine_found(
     # on a CPU only those that come back.
     most = max((len(job.guess.kind) for job in jobs), default=0)
     room = memory / (1 + (8 * most if setup.together else most * keep))
-    run_tasks(jobs, program, memory=room, ended=ended, with_numbers=True)
+    run_tasks(jobs, program, memory=room, ended=ended)
 
 
 def _job(found: Found, task: Task, blend: Blend, number: int) -> Task:
@@ -77,16 +68,6 @@ def _job(found: Found, task: Task, blend: Blend, number: int) -> Task:
     unit = task.unit.astype(weight.dtype)[:, None, None]
     stamp = replace(task.blend, weight=weight * unit * unit)
     return replace(task, blend=stamp, guess=found.guess(number, task))
-
-
-def _fluxes(
-    found: Found, task: Task, number: int
-) -> tuple[Float[np.ndarray, "source 2 band"], Float[np.ndarray, "band term"]]:
-    """Fluxes of the two parts of each source, and the sky, in units of the noise."""
-    rows = found.rows(number)
-    bulge = found.bulge_flux[rows] / task.unit
-    flux = np.stack([found.flux[rows] / task.unit - bulge, bulge], axis=1)
-    return np.nan_to_num(flux), found.sky[number] / task.unit[:, None]
 
 
 def _put(found: Found, task: Task, number: int, made: Refined, i: int) -> None:

@@ -127,7 +127,8 @@ class Task:
     def bucket(self) -> Bucket:
         """The least bucket that holds the task.
 
-        It depends on the task alone, so that no result depends on which others there are.
+        It depends on the task alone, so that no result depends on which others there are; on how
+        many there are, by `fine`, which only pads differently.
         """
         n = len(self.guess.kind)
         rungs = _SOURCES if self.fine else _SOURCES[1:]

@@ -34,7 +34,7 @@ def sources_box(
         noise = correlate1d(noise, kernel**2, axis=axis, mode="constant")
     bright = signal > _THRESHOLD * np.sqrt(np.maximum(noise, 0))
     labelled, _ = label(bright)  # type: ignore[misc]
-    pixel = np.clip(np.floor(positions + 0.5).astype(int), 0, (nx - 1, ny - 1))
+    pixel = nearest_pixel(positions, depth.shape)
     own = np.unique(labelled[pixel[:, 1], pixel[:, 0]])
     inside = np.isin(labelled, own[own > 0])
     disc = _LEAST_EXTENT * psf_radius
@@ -47,6 +47,13 @@ def sources_box(
     first = np.clip(np.floor(low - margin), 0, (nx - 1, ny - 1)).astype(int)
     last = np.clip(np.ceil(high + margin) + 1, first + 1, (nx, ny)).astype(int)
     return np.concatenate([first, last])
+
+
+def nearest_pixel(
+    positions: Float[np.ndarray, "source 2"], shape: tuple[int, ...]
+) -> Int[np.ndarray, "source 2"]:
+    """The pixel (x, y) of an image of `shape` (y, x) that is nearest to each position."""
+    return np.clip(np.floor(positions + 0.5).astype(int), 0, (shape[1] - 1, shape[0] - 1))
 
 
 def trimmed(blend: Blend, box: Int[np.ndarray, "4"]) -> Blend:

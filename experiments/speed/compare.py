@@ -37,11 +37,9 @@ class Settings:
 def fit_all(blends: Path, model: str, cache: str, times: int, began: float) -> dict:
     """Runs in a process of its own: all blends, `times` times over."""
     if cache:
-        import jax
+        from diffdeblend import keep_programs
 
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        keep_programs(cache)
     import resource
 
     from diffdeblend.batch import blend_of_arrays, fit_batch
