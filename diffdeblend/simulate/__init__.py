@@ -1,0 +1,1 @@
+"""Blends with known truth: catalogues, surveys, sampling, drawing."""
