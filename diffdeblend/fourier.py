@@ -72,18 +72,63 @@ def to_image(
 
     On the pixels of the stamp, or on the product of other points `x` and `y`, in pixels.
     """
+    if x is None and y is None:
+        return _to_pixels(values, grid)
     cy, sy = _waves(np.arange(grid.ny) if y is None else y, grid.axis_y[1::2])
     cx, sx = _waves(np.arange(grid.nx) if x is None else x, grid.axis_x)
-    re, im = (v.reshape(*v.shape[:-1], 2 * grid.modes_y + 1, grid.modes_x + 1) for v in values)
-    # Materialised: fused into the sums below, what made them would be computed four times.
-    re, im = jax.lax.optimization_barrier((re, im))
-    # Frequencies k and -k share their cosines and sines: half of the multiplications.
-    even_re, odd_re = _even_odd(re)
-    even_im, odd_im = _even_odd(im)
+    (re, im), (even_re, odd_re), (even_im, odd_im) = _folded(values, grid)
     along_y_re = re[..., :1, :] + _dot(cy, even_re) - _dot(sy, odd_im)
     along_y_im = im[..., :1, :] + _dot(cy, even_im) + _dot(sy, odd_re)
     w = grid.row_weight
     return _dot(along_y_re, (cx * w).T) - _dot(along_y_im, (sx * w).T)
+
+
+def _to_pixels(values: Pair, grid: Grid) -> Array:
+    """`to_image` on the pixels of the stamp, which lie evenly around its middle.
+
+    Pixels at equal distances on either side share their cosines and sines, too: half of the
+    multiplications of an image at any points.
+    """
+    to_middle = _middle_phase(grid)
+    y, x = _half_axis(grid.ny), _half_axis(grid.nx)
+    cy, sy = _waves(y, grid.axis_y[1::2])
+    cx, sx = _waves(x, grid.axis_x)
+    (re, im), (even_re, odd_re), (even_im, odd_im) = _folded(multiply(values, to_middle), grid)
+    w = grid.row_weight
+    along_y_re = _mirrored(re[..., :1, :] + _dot(cy, even_re), -_dot(sy, odd_im), grid.ny, -2)
+    along_y_im = _mirrored(im[..., :1, :] + _dot(cy, even_im), _dot(sy, odd_re), grid.ny, -2)
+    even, odd = _dot(along_y_re, (cx * w).T), -_dot(along_y_im, (sx * w).T)
+    return _mirrored(even, odd, grid.nx, -1)
+
+
+def _half_axis(length: int) -> np.ndarray:
+    """Distances of pixels from the middle of an axis, on one side of it."""
+    return np.arange(length // 2, length) - (length - 1) / 2
+
+
+def _middle_phase(grid: Grid) -> Pair:
+    """What moves the origin from the first pixel to the middle of the stamp."""
+    angle = (
+        grid.axis_y[:, None] * ((grid.ny - 1) / 2) + grid.axis_x * ((grid.nx - 1) / 2)
+    ).reshape(-1)
+    dtype = jnp.result_type(float)
+    return jnp.asarray(np.cos(angle), dtype), jnp.asarray(np.sin(angle), dtype)
+
+
+def _mirrored(even: Array, odd: Array, length: int, axis: int) -> Array:
+    """Values on both sides of the middle from their even and odd part on one side."""
+    # Materialised: each is read twice.
+    even, odd = jax.lax.optimization_barrier((even, odd))
+    other = jax.lax.slice_in_dim(jnp.flip(even - odd, axis), 0, length // 2, axis=axis)
+    return jnp.concatenate([other, even + odd], axis=axis)
+
+
+def _folded(values: Pair, grid: Grid) -> tuple[Pair, Pair, Pair]:
+    """The modes as rows of ky, and sum and difference of the rows of k and -k of either part."""
+    re, im = (v.reshape(*v.shape[:-1], 2 * grid.modes_y + 1, grid.modes_x + 1) for v in values)
+    # Materialised: fused into the sums below, what made them would be computed four times.
+    re, im = jax.lax.optimization_barrier((re, im))
+    return (re, im), _even_odd(re), _even_odd(im)
 
 
 def to_modes(image: Float[Array, "*n y x"], grid: Grid) -> Pair:
