@@ -16,6 +16,7 @@ from diffdeblend.grid import STANDARD, Grid, Modes, Quality, make_grid
 from diffdeblend.parameters import as_float
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
+from diffdeblend.wings import spread_wings, wrapped_wings
 
 
 class Scene(eqx.Module):
@@ -176,85 +177,12 @@ def sum_slots(
     spectrum = tuple(jnp.matmul(flux.T, part, precision=EXACT) for part in (re, im))
     image = to_image(multiply((spectrum[0], spectrum[1]), through), grid)
     if quality.corrections:
-        image = image - jnp.einsum("sb,syx->byx", flux, _wrapped(scene, grid), precision=EXACT)
-    return image
-
-
-def _wrapped(scene: Scene, grid: Grid) -> Float[Array, "slot y x"]:
-    """What comes back around the period of the series from the wings of each slot.
-
-    Far wings are smooth: they are summed at a few Chebyshev nodes and interpolated. Copies farther
-    than `_COPIES` periods are one number, the integral of the light out there: without it a galaxy
-    of n = 6 and 15 pixels radius has 0.6 % too much light in a stamp of 120 pixels.
-    """
-    nodes = 10
-    y, to_y = _chebyshev(grid.ny, nodes)
-    x, to_x = _chebyshev(grid.nx, nodes)
-    near = range(-_COPIES, _COPIES + 1)
-    copies = [(j, i) for j in near for i in near if (j, i) != (0, 0)]
-    jy, ix = (np.array(c, dtype=float) for c in zip(*copies, strict=True))
-    copy_y = jy[:, None, None] * grid.period_y + y[None, :, None] + 0 * x
-    copy_x = ix[:, None, None] * grid.period_x + 0 * y[None, :, None] + x
-    far_y, far_x, share = _outside(grid)
-    dtype = scene.dx.dtype
-    flat_x, flat_y, share, to_x, to_y = (
-        jnp.asarray(values, dtype=dtype)
-        for values in (
-            np.concatenate([copy_x.reshape(-1), far_x]),
-            np.concatenate([copy_y.reshape(-1), far_y]),
-            share,
-            to_x,
-            to_y,
+        wings = jnp.concatenate(
+            [wrapped_wings(stack.wings, grid, scene.dx.dtype) for stack in scene.sources]
         )
-    )
-    wings = jnp.concatenate([stack.wings(flat_x, flat_y) for stack in scene.sources])
-    at_nodes = wings[:, : copy_x.size].reshape(-1, len(copies), nodes, nodes).sum(axis=1)
-    at_nodes = at_nodes + jnp.sum(wings[:, copy_x.size :] * share, axis=1)[:, None, None]
-    return jnp.einsum("yj,sji,xi->syx", to_y, at_nodes, to_x, precision=EXACT)
-
-
-# Copies on either side of the stamp that are summed one by one.
-_COPIES = 3
-
-
-def _outside(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points and weights of an integral over all places beyond the copies summed one by one.
-
-    On rectangles around the stamp: Gauss-Legendre in the logarithm of their size, up to 100 times
-    the first, and along each half of a side. Weights are in units of the area of a period, of
-    which each holds one copy of a pixel.
-    """
-    log_size, weight_size = _gauss(12, 0.0, np.log(100.0))
-    halves = [_gauss(3, -1.0, 0.0), _gauss(3, 0.0, 1.0)]
-    along = np.concatenate([h[0] for h in halves])
-    weight_along = np.concatenate([h[1] for h in halves])
-    one = np.ones_like(along)
-    side_x = np.concatenate([one, -one, along, along])
-    side_y = np.concatenate([along, along, one, -one])
-    half = _COPIES + 0.5
-    size = half * np.exp(log_size)[:, None]
-    # Area between two rectangles: s ds along each unit of a side, and ds = s d(ln s).
-    share = size**2 * weight_size[:, None] * np.tile(weight_along, 4)
-    y = (grid.ny - 1) / 2 + size * side_y * grid.period_y
-    x = (grid.nx - 1) / 2 + size * side_x * grid.period_x
-    return y.reshape(-1), x.reshape(-1), share.reshape(-1)
-
-
-def _gauss(points: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places and weights of a Gauss-Legendre integral from `low` to `high`."""
-    t, weight = np.polynomial.legendre.leggauss(points)
-    return low + (high - low) * (t + 1) / 2, weight * (high - low) / 2
-
-
-def _chebyshev(length: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev nodes on pixels 0 to length - 1, and the matrix that interpolates from them."""
-    t = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
-    middle = (length - 1) / 2
-    wanted = (np.arange(length) - middle) / max(middle, 0.5)
-    matrix = np.polynomial.chebyshev.chebvander(wanted, nodes - 1) @ np.linalg.inv(
-        np.polynomial.chebyshev.chebvander(t, nodes - 1)
-    )
-    return middle + t * max(middle, 0.5), matrix
+        wings = jnp.einsum("sb,sji->bji", flux, wings, precision=EXACT)
+        image = image - spread_wings(wings, grid)
+    return image
 
 
 def _stacked(sources: Sequence[AbstractComponent | Stack]) -> tuple[Stack, ...]:

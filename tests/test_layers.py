@@ -16,7 +16,7 @@ LAYERS = (
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
     {"header"},
-    {"sky", "noise", "planes"},
+    {"sky", "noise", "planes", "wings"},
     {"exposure", "positions"},
     {"scene"},
     {"fit"},
