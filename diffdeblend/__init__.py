@@ -38,6 +38,7 @@ _HOMES = {
         "KolmogorovPSF",
         "MoffatPSF",
         "PixelPSF",
+        "SampledPSF",
     ),
     "scene": ("Scene", "render", "render_each", "residual"),
 }
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from diffdeblend.psf import KolmogorovPSF as KolmogorovPSF
     from diffdeblend.psf import MoffatPSF as MoffatPSF
     from diffdeblend.psf import PixelPSF as PixelPSF
+    from diffdeblend.psf import SampledPSF as SampledPSF
     from diffdeblend.scene import Scene as Scene
     from diffdeblend.scene import render as render
     from diffdeblend.scene import render_each as render_each

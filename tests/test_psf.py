@@ -1,19 +1,24 @@
 """What every PSF must do."""
 
+from dataclasses import fields
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import quick_jit
-from scipy.special import gamma, kv
+from scipy.special import erf, gamma, kv
 
+from diffdeblend.detect.peaks import psf_images as peak_images
 from diffdeblend.grid import FIT, STANDARD, make_grid, product_modes
+from diffdeblend.io.stamps import psf_images as file_images
 from diffdeblend.psf import (
     GaussianMixturePSF,
     GaussianPSF,
     KolmogorovPSF,
     MoffatPSF,
     PixelPSF,
+    SampledPSF,
 )
 from diffdeblend.psf.abstract import transfer
 
@@ -35,6 +40,7 @@ PSFS = {
     "moffat": lambda: MoffatPSF(FWHM, [2.5, 4.0]),
     "kolmogorov": lambda: KolmogorovPSF(FWHM),
     "pixels": lambda: PixelPSF(pixels()),
+    "samples": lambda: SampledPSF(pixels(19, 27), 2),
 }
 every_psf = pytest.mark.parametrize("make", PSFS.values(), ids=PSFS)
 AXIS_X, AXIS_Y = np.array([0.0, 0.3, -0.3, 2.9, -2.9]), np.array([0.0, 1.7, -1.7])
@@ -184,6 +190,83 @@ def test_pixels_keep_their_precision(x64):
     assert PixelPSF(np.ones((1, 3, 3))).image.dtype == np.float64
 
 
+def test_samples_are_a_sum_over_points(x64):
+    image = pixels()
+    psf = SampledPSF(image, 3)
+    kx, ky = np.asarray(modes().kx), np.asarray(modes().ky)
+    wanted = sum(
+        image[:, j, i, None] * np.exp(-1j * (kx * (i - 6) + ky * (j - 4)) / 3)
+        for j in range(9)
+        for i in range(13)
+    ) / image.sum(axis=(1, 2))[:, None]  # fmt: skip
+    np.testing.assert_allclose(as_complex(psf.fourier(modes())), wanted, atol=1e-12)
+
+
+def test_samples_of_a_gaussian_are_that_gaussian(x64):
+    # A third of a pixel apart, each what a whole pixel receives there.
+    at = np.arange(-40, 41) / 3
+    sigma = FWHM[:, None] / np.sqrt(8 * np.log(2))
+    along = (erf((at + 0.5) / sigma / np.sqrt(2)) - erf((at - 0.5) / sigma / np.sqrt(2))) / 2
+    psf = SampledPSF(along[:, :, None] * along[:, None, :], 3, normalise=False)
+    re, im = psf.fourier(modes())
+    np.testing.assert_allclose(re, GaussianPSF(FWHM).fourier(modes())[0], atol=1e-12)
+    np.testing.assert_allclose(im, 0, atol=1e-12)
+
+
+def test_samples_keep_their_share_of_the_light():
+    image = 0.9 * pixels() / pixels().sum(axis=(1, 2), keepdims=True)
+    kept, all_light = SampledPSF(4 * image, 2, normalise=False), SampledPSF(image, 2)
+    np.testing.assert_allclose(kept.fourier(modes())[0][:, 0], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(
+        as_complex(kept.fourier(modes())), 0.9 * as_complex(all_light.fourier(modes())), atol=1e-6
+    )
+
+
+def test_one_sample_a_pixel_is_the_psf_of_pixels():
+    ours, pixel = SampledPSF(pixels(), 1), PixelPSF(pixels())
+    np.testing.assert_array_equal(ours.pixel_image, pixel.image)
+    for axes in ([0.0, 2.9], [0.0, 3.3]):
+        these = product_modes(jnp.asarray(axes), jnp.asarray([0.0, 1.7, -1.7]))
+        np.testing.assert_allclose(
+            as_complex(ours.fourier(these)), as_complex(pixel.fourier(these)), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("oversampling", [1, 2, 3, 5])
+def test_samples_have_no_power_beyond_their_own_nyquist(oversampling):
+    psf = SampledPSF(pixels(), oversampling)
+    edge = oversampling * np.pi
+    within = product_modes(jnp.asarray([0.9 * edge]), jnp.asarray([0.3]))
+    assert np.all(np.hypot(*psf.fourier(within)) > 0)
+    for axes in ([1.01 * edge], [0.3]), ([0.3], [-1.01 * edge]):
+        beyond = product_modes(*(jnp.asarray(axis) for axis in axes))
+        assert np.all(np.hypot(*psf.fourier(beyond)) == 0)
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((9, 13), (3, 5)), ((11, 7), (3, 3))])
+def test_samples_at_the_pixels_are_around_the_middle(shape, kept):
+    psf = SampledPSF(pixels(*shape), 3)
+    assert psf.pixel_image.shape == (2, *kept)
+    np.testing.assert_array_equal(
+        psf.pixel_image[:, kept[0] // 2, kept[1] // 2], psf.image[:, shape[0] // 2, shape[1] // 2]
+    )
+    for images in (
+        peak_images(psf, 5),
+        file_images(psf) * np.asarray(psf.pixel_image).sum(axis=(1, 2), keepdims=True),
+    ):
+        np.testing.assert_allclose(images, psf.pixel_image, rtol=1e-6)
+
+
+def test_samples_end_where_their_pixels_do():
+    grid = make_grid((15, 21), STANDARD)
+    for height, width, whole in (
+        (2 * grid.period_y - 1, 2 * grid.period_x - 1, True),
+        (2 * grid.period_y + 1, 3, False),
+        (3, 2 * grid.period_x + 1, False),
+    ):
+        assert SampledPSF(np.ones((1, height, width)), 2).ends_within(grid) is whole
+
+
 # Bad input.
 
 NAN = np.array([[[0.0, 1.0, 0.0]] * 3, [[np.nan, 1.0, 0.0]] * 3])
@@ -217,6 +300,11 @@ WRONG = {
     "even width": (lambda: PixelPSF(np.ones((1, 3, 4))), "odd height and width.*got 3 x 4"),
     "dark image": (lambda: PixelPSF(np.zeros((2, 3, 3))), r"positive sum .*got sums \[0"),
     "negative image": (lambda: PixelPSF(-np.ones((1, 3, 3))), r"positive sum .*got sums \[-9"),
+    "samples of two axes": (lambda: SampledPSF(np.ones((3, 3)), 2), r"shape \(band, h, w\); got"),
+    "even samples": (lambda: SampledPSF(np.ones((1, 4, 3)), 2), "odd height and width.*got 4 x 3"),
+    "dark samples": (lambda: SampledPSF(np.zeros((2, 3, 3)), 2), r"positive sum .*got sums \[0"),
+    "half a sample": (lambda: SampledPSF(np.ones((1, 3, 3)), 1.5), "`oversampling` must be an int"),
+    "no samples": (lambda: SampledPSF(np.ones((1, 3, 3)), 0), "`oversampling` must be at least 1"),
     "unknown pixel": (lambda: PixelPSF(NAN), r"finite with a positive sum .*got sums \[3.0, nan"),
 }
 
@@ -231,7 +319,8 @@ def test_wrong_values_are_refused(make, message):
 def test_can_be_made_and_varied_under_jit(make):
     psf = make()
     leaves, treedef = jax.tree.flatten(psf)
-    changed = jax.jit(lambda leaves: type(psf)(*leaves))(leaves)
+    static = {f.name: getattr(psf, f.name) for f in fields(psf) if f.metadata.get("static")}
+    changed = jax.jit(lambda leaves: type(psf)(*leaves, **static))(leaves)
     assert jax.tree.structure(changed) == treedef
     np.testing.assert_allclose(
         as_complex(changed.fourier(modes())), as_complex(psf.fourier(modes())), atol=1e-6

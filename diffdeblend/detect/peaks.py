@@ -8,7 +8,7 @@ from scipy.signal import fftconvolve
 from diffdeblend.exposure import Exposure
 from diffdeblend.grid import product_modes
 from diffdeblend.parameters import as_float
-from diffdeblend.psf import AbstractPSF, PixelPSF
+from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
 
 
 def find_peaks(
@@ -89,6 +89,8 @@ def psf_images(psf: AbstractPSF, size: int) -> Float[np.ndarray, "band y x"]:
     """The PSF on a stamp of odd size, for use on the host."""
     if isinstance(psf, PixelPSF):
         return np.asarray(psf.image, dtype=float)
+    if isinstance(psf, SampledPSF):
+        return np.asarray(psf.pixel_image, dtype=float)
     kx = as_float(2 * np.pi * np.fft.fftfreq(size))
     re, im = psf.fourier(product_modes(kx, kx))
     spectrum = (np.asarray(re) + 1j * np.asarray(im)).reshape(-1, size, size)

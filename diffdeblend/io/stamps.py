@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from diffdeblend.grid import product_modes
-from diffdeblend.psf import AbstractPSF, PixelPSF
+from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
 
 # An analytic PSF is written on the smallest of these that holds all but 1e-3 of its light.
 _SIZES = (25, 41, 61, 101, 161)
@@ -18,10 +18,14 @@ _MARGIN = (_PERIOD - _SIZES[-1]) // 2
 def psf_images(psf: AbstractPSF) -> Float[np.ndarray, "band h w"]:
     """The PSF at the exposure's pixels, on an odd stamp, of unit sum.
 
-    Exact for a `PixelPSF`; the wings of another PSF are cut where they hold 1e-3 of the light.
+    Exact for a `PixelPSF`, and for a `SampledPSF`, of which these are the samples at the pixels;
+    the wings of another PSF are cut where they hold 1e-3 of the light.
     """
     if isinstance(psf, PixelPSF):
         return np.asarray(psf.image)
+    if isinstance(psf, SampledPSF):
+        pixels = np.asarray(psf.pixel_image)
+        return pixels / pixels.sum(axis=(1, 2), keepdims=True)
     # At a third of a pixel, so that what lies beyond the Nyquist frequency folds as in a camera.
     samples = 3 * _PERIOD
     axes = [

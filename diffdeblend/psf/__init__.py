@@ -6,3 +6,4 @@ from diffdeblend.psf.analytic import GaussianPSF as GaussianPSF
 from diffdeblend.psf.analytic import KolmogorovPSF as KolmogorovPSF
 from diffdeblend.psf.analytic import MoffatPSF as MoffatPSF
 from diffdeblend.psf.pixels import PixelPSF as PixelPSF
+from diffdeblend.psf.sampled import SampledPSF as SampledPSF
