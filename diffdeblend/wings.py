@@ -18,7 +18,7 @@ from diffdeblend.grid import Grid
 # Copies on either side of the stamp that are summed one by one.
 _COPIES = 3
 # Chebyshev nodes on each axis.
-_NODES = 10
+N_NODES = 10
 
 
 def wrapped_wings(
@@ -45,7 +45,7 @@ def wrapped_wings(
         )
     )
     light = wings(flat_x, flat_y)
-    at_nodes = light[:, : copy_x.size].reshape(-1, len(copies), _NODES, _NODES).sum(axis=1)
+    at_nodes = light[:, : copy_x.size].reshape(-1, len(copies), N_NODES, N_NODES).sum(axis=1)
     return at_nodes + jnp.sum(light[:, copy_x.size :] * share, axis=1)[:, None, None]
 
 
@@ -88,10 +88,10 @@ def _gauss(points: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray
 
 def _chebyshev(length: int) -> tuple[np.ndarray, np.ndarray]:
     """Chebyshev nodes on pixels 0 to length - 1, and the matrix that interpolates from them."""
-    t = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+    t = np.cos(np.pi * (np.arange(N_NODES) + 0.5) / N_NODES)
     middle = (length - 1) / 2
     wanted = (np.arange(length) - middle) / max(middle, 0.5)
-    matrix = np.polynomial.chebyshev.chebvander(wanted, _NODES - 1) @ np.linalg.inv(
-        np.polynomial.chebyshev.chebvander(t, _NODES - 1)
+    matrix = np.polynomial.chebyshev.chebvander(wanted, N_NODES - 1) @ np.linalg.inv(
+        np.polynomial.chebyshev.chebvander(t, N_NODES - 1)
     )
     return middle + t * max(middle, 0.5), matrix

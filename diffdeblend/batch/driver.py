@@ -51,7 +51,7 @@ def run_tasks(
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
-    workers = max(len(devices), _cores()) if on_cpu else len(devices)
+    workers = max(len(devices), available_cores()) if on_cpu else len(devices)
 
     def run(chunk: list[int], of: Bucket, capacity: int, turn: int) -> tuple[list[int], Any]:
         packed, psfs = pack_tasks([tasks[i] for i in chunk], of, capacity)
@@ -86,6 +86,6 @@ def run_tasks(
                 ended(*future.result())
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from diffdeblend.simulate.sources import Sources
 if TYPE_CHECKING:  # its import takes half a second
     import galsim
 
-    from diffdeblend.simulate.cosmos import RealGalaxies
+    from diffdeblend.simulate.real_galaxies import RealGalaxies
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,7 @@ def source_profile(drawing: Drawing, k: int) -> "galsim.GSObject":
     sources, scale = drawing.sources, drawing.pixel_scale
     if sources.real[k]:
         assert drawing.galaxies is not None
-        profile = drawing.galaxies.profile(int(sources.row[k])).withFlux(1.0)
+        profile = drawing.galaxies.galaxy(int(sources.row[k]))
         turned = profile.rotate(sources.turn[k] * galsim.radians)
         return turned.shear(g1=sources.shear1[k], g2=sources.shear2[k])
     parts = []

@@ -10,6 +10,8 @@ from diffdeblend.simulate.catalog import Catalog
 from diffdeblend.simulate.sampling import Placed
 from diffdeblend.simulate.survey import Survey
 
+_SHAPE = ("index", "radius", "g1", "g2")
+
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -79,44 +81,34 @@ def lay_out(
     x, y, shear1, shear2, turn = (
         _joined([getattr(p, name) for p in placed]) for name in ("x", "y", "g1", "g2", "turn")
     )
-    real = np.zeros(len(row), dtype=bool)
     if catalog.parts is None:
-        real[:] = True
-        empty = np.zeros(0)
-        first = np.zeros(len(row) + 1, dtype=int)
-        parts = dict.fromkeys(("index", "radius", "g1", "g2", "share"), empty)
+        shapes = {name: np.zeros((len(row), 0)) for name in (*_SHAPE, "share")}
     else:
-        share = np.asarray(catalog.parts.share, dtype=float)[row]
-        there = share > 0
-        first = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-        owner = np.repeat(np.arange(len(row)), there.sum(axis=1))
-        raw = {
-            name: np.asarray(getattr(catalog.parts, name), dtype=float)[row][there]
-            for name in ("index", "radius", "g1", "g2")
+        shapes = {
+            name: np.asarray(getattr(catalog.parts, name))[row] for name in (*_SHAPE, "share")
         }
-        own = (raw["g1"] + 1j * raw["g2"]) * np.exp(2j * turn[owner])
-        lens = shear1[owner] + 1j * shear2[owner]
-        # Reduced shears add like velocities: Bernstein & Jarvis (2002), AJ 123, 583, eq. 2.13.
-        seen = (own + lens) / (1 + np.conj(lens) * own)
-        parts = {
-            "index": raw["index"],
-            "radius": raw["radius"] / survey.pixel_scale,
-            "g1": seen.real,
-            "g2": seen.imag,
-            "share": share[there],
-        }
+    there = shapes["share"] > 0
+    owner = np.repeat(np.arange(len(row)), there.sum(axis=1))
+    own = (shapes["g1"][there] + 1j * shapes["g2"][there]) * np.exp(2j * turn[owner])
+    lens = shear1[owner] + 1j * shear2[owner]
+    # Reduced shears add like velocities: Bernstein & Jarvis (2002), AJ 123, 583, eq. 2.13.
+    seen = (own + lens) / (1 + np.conj(lens) * own)
     return Sources(
         blend=np.repeat(np.arange(len(placed)), counts),
         row=row,
         x=x / survey.pixel_scale + (shape[1] - 1) / 2,
         y=y / survey.pixel_scale + (shape[0] - 1) / 2,
         flux=survey.electrons(magnitudes[row] + dim[:, None], floor=floor),
-        first=first,
+        first=np.concatenate([[0], np.cumsum(there.sum(axis=1))]),
+        index=shapes["index"][there],
+        radius=shapes["radius"][there] / survey.pixel_scale,
+        g1=seen.real,
+        g2=seen.imag,
+        share=shapes["share"][there],
         turn=turn,
         shear1=shear1,
         shear2=shear2,
-        real=real,
-        **parts,
+        real=catalog.is_real[row],
     )
 
 

@@ -1,0 +1,356 @@
+"""Blends drawn by the profiles, the transforms and the corrections that the fit renders with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from diffdeblend.batch.driver import available_cores
+from diffdeblend.components import Sersic
+from diffdeblend.fourier import Pair, multiply, shift, to_image
+from diffdeblend.grid import STANDARD, Grid, Quality, make_grid
+from diffdeblend.psf import SampledPSF
+from diffdeblend.psf.abstract import transfer
+from diffdeblend.simulate.drawing import Drawing, Drawn, summed
+from diffdeblend.simulate.galsim_renderer import TIGHT, draw_source, source_profile
+from diffdeblend.simulate.telescope import sampled_psf
+from diffdeblend.wings import N_NODES, spread_wings, wrapped_wings
+
+if TYPE_CHECKING:
+    import galsim
+
+# Light of a star beyond the highest mode, as a share of its peak, that may be left out.
+_LEFT_OUT = 1e-5
+# Highest modes in units of Nyquist: few, so that few programs are compiled.
+_CUTS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
+# Images that are drawn in one call, and the parts they may have.
+_GROUPS, _PARTS = 16, 64
+# What the closed form and its corrections hold for: Sersic indices, and semi-major axes in stamps.
+_INDEX, _LARGEST = (0.5, 6.2), 0.25
+
+
+@dataclass(frozen=True)
+class FourierRenderer:
+    """Draws in JAX, on all cores; a second call of any number of blends compiles nothing.
+
+    Each image is drawn as if it were alone: the same bits whatever else is drawn with it. Sources
+    beyond the domain of the closed forms (Sersic index outside 0.5 to 6.2, semi-major axis above a
+    quarter of the stamp) are drawn by GalSim at tight settings. Real galaxies are transformed by
+    GalSim once, whatever the number of bands.
+
+    - `quality`: how finely; by default `STANDARD` with all modes that the PSFs pass.
+    """
+
+    quality: Quality | None = None
+
+    def __call__(self, drawing: Drawing) -> Drawn:
+        """Draw.
+
+        **Raises:** `ValueError` for a source that GalSim cannot draw, with its reason.
+        """
+        quality = self.quality or quality_of(drawing.psfs, drawing.pixel_scale)
+        grid = make_grid(drawing.shape, quality)
+        through = _through(drawing.psfs, drawing.pixel_scale, grid, quality)
+        sources = drawing.sources
+        psf = np.asarray(drawing.psf_index)[sources.blend]
+        by_galsim = ~sources.real & _beyond(drawing)
+        if drawing.isolated:
+            groups = np.arange(len(sources.blend))
+            isolated = self._parametric(
+                drawing, groups, len(groups), psf, ~by_galsim, through, grid, quality
+            )
+            for k, image in self._others(drawing, by_galsim, psf, through, grid):
+                isolated[k] = image
+            return summed(isolated, drawing)
+        images = self._parametric(
+            drawing,
+            sources.blend,
+            drawing.n_blends,
+            np.asarray(drawing.psf_index),
+            ~by_galsim,
+            through,
+            grid,
+            quality,
+        )
+        for k, image in self._others(drawing, by_galsim, psf, through, grid):
+            images[sources.blend[k]] += image
+        return Drawn(images, None)
+
+    def _parametric(
+        self,
+        drawing: Drawing,
+        group: Int[np.ndarray, "source"],
+        n_groups: int,
+        psf: Int[np.ndarray, "group"],
+        chosen: Bool[np.ndarray, "source"],
+        through: Pair,
+        grid: Grid,
+        quality: Quality,
+    ) -> Float[np.ndarray, "group band y x"]:
+        """The sum of the chosen sources of each group; groups are in order of their sources."""
+        sources = drawing.sources
+        owner = sources.owner
+        kept = chosen[owner] & (sources.flux[owner] * sources.share[:, None] != 0).any(axis=1)
+        first = np.searchsorted(group[owner][kept], np.arange(n_groups + 1))
+        parts = _parts(drawing, kept)
+        images = np.zeros((n_groups, drawing.n_bands, *drawing.shape), dtype=np.float32)
+        run = partial(_call, parts, first, psf, through, grid, quality.corrections)
+        for chunk, drawn in _side_by_side(run, list(_chunks(first))):
+            images[chunk[0] : chunk[1]] = drawn
+        return images
+
+    def _others(
+        self,
+        drawing: Drawing,
+        by_galsim: Bool[np.ndarray, "source"],
+        psf: Int[np.ndarray, "source"],
+        through: Pair,
+        grid: Grid,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Sources that are not sums of Sersic profiles within the domain, one by one."""
+        for k in np.flatnonzero(by_galsim):
+            yield int(k), draw_source(drawing, int(k), TIGHT)
+        sources = drawing.sources
+        for k in np.flatnonzero(sources.real):
+            re, im = _spectrum(source_profile(drawing, int(k)), drawing.pixel_scale, grid)
+            image = _draw_spectrum(
+                (re, im),
+                jnp.asarray(sources.x[k], jnp.float32),
+                jnp.asarray(sources.y[k], jnp.float32),
+                jnp.asarray(sources.flux[k], jnp.float32),
+                (through[0][psf[k]], through[1][psf[k]]),
+                grid,
+            )
+            yield int(k), np.asarray(image)
+
+
+def quality_of(
+    psfs: "Sequence[tuple[galsim.GSObject, ...]]", pixel_scale: float, base: Quality = STANDARD
+) -> Quality:
+    """`base` with the highest mode that is needed for these PSFs.
+
+    Power beyond the Nyquist frequency of the pixels folds back as in a real camera, if it is drawn.
+    """
+    lost = np.max([[_left_out(psf, pixel_scale) for psf in bands] for bands in psfs], axis=(0, 1))
+    enough = [cut for cut, share in zip(_CUTS, lost, strict=True) if share < _LEFT_OUT]
+    return replace(base, cut=max(base.cut, enough[0] if enough else _CUTS[-1]))
+
+
+@lru_cache(maxsize=256)
+def _left_out(psf: "galsim.GSObject", pixel_scale: float) -> tuple[float, ...]:
+    """For each cut the light of a star beyond it, as a share of its peak at worst."""
+    import galsim
+
+    highest = _CUTS[-1] * np.pi / pixel_scale
+    # Two dimensions: an image of a PSF has no symmetry.
+    points = 513
+    step = 2 * highest / (points - 1)
+    seen = galsim.Convolve([psf, galsim.Pixel(pixel_scale)], gsparams=galsim.GSParams(**TIGHT))
+    power = np.abs(seen.drawKImage(nx=points, ny=points, scale=step).array)
+    k = np.abs(np.arange(points) - points // 2) * step * pixel_scale / np.pi
+    largest = np.maximum(k[:, None], k)
+    return tuple(float(power[largest > cut].sum() / power.sum()) for cut in _CUTS)
+
+
+def _beyond(drawing: Drawing) -> Bool[np.ndarray, "source"]:
+    """Which sources have a part that the closed forms do not hold for."""
+    sources = drawing.sources
+    shear = np.hypot(sources.g1, sources.g2)
+    semi_major = sources.radius * np.sqrt((1 + shear) / np.maximum(1 - shear, 1e-6))
+    outside = (sources.index < _INDEX[0]) | (sources.index > _INDEX[1])
+    outside |= semi_major > _LARGEST * min(drawing.shape)
+    outside &= sources.radius > 0
+    return np.bincount(sources.owner[outside], minlength=len(sources.blend)) > 0
+
+
+class _Parts(NamedTuple):
+    """Sersic profiles, one an entry, with their fluxes; a point has radius 0."""
+
+    flux: Array | np.ndarray
+    x: Array | np.ndarray
+    y: Array | np.ndarray
+    radius: Array | np.ndarray
+    index: Array | np.ndarray
+    ellipticity: Array | np.ndarray
+
+    def take(self, start: int, stop: int, size: int) -> "_Parts":
+        """Some of them, padded to a size with dark points."""
+        dark = size - (stop - start)
+        return _Parts(
+            *(np.pad(v[start:stop], [(0, dark)] + [(0, 0)] * (v.ndim - 1)) for v in self)
+        )
+
+
+def _parts(drawing: Drawing, kept: Bool[np.ndarray, "part"]) -> _Parts:
+    """The parts that are drawn."""
+    sources = drawing.sources
+    owner, radius = sources.owner[kept], sources.radius[kept]
+    parts = _Parts(
+        flux=sources.flux[owner] * sources.share[kept, None],
+        x=sources.x[owner],
+        y=sources.y[owner],
+        radius=radius,
+        # The wings of a Gaussian of radius 0 are nothing, those of other profiles next to nothing.
+        index=np.where(radius == 0, 0.5, sources.index[kept]),
+        ellipticity=np.stack([sources.g1[kept], sources.g2[kept]], axis=1),
+    )
+    return _Parts(*(np.asarray(values, dtype=jnp.result_type(float)) for values in parts))
+
+
+def _chunks(first: Int[np.ndarray, "group+1"]) -> Iterator[tuple[int, int]]:
+    """Groups that are drawn in one call: some, or one that has many parts."""
+    n, start = len(first) - 1, 0
+    while start < n:
+        stop = start + 1
+        while stop < min(n, start + _GROUPS) and first[stop + 1] - first[start] <= _PARTS:
+            stop += 1
+        yield start, stop
+        start = stop
+
+
+def _call(
+    parts: _Parts,
+    first: Int[np.ndarray, "group+1"],
+    psf: Int[np.ndarray, "group"],
+    through: Pair,
+    grid: Grid,
+    corrections: bool,
+    chunk: tuple[int, int],
+) -> Float[np.ndarray, "group band y x"]:
+    start, stop = chunk
+    low, high = int(first[start]), int(first[stop])
+    # Of a few sizes: another one would be compiled for.
+    size = max(_PARTS, 1 << (high - low - 1).bit_length() if high > low else 1)
+    bounds = np.full(_GROUPS + 1, high - low, dtype=np.int32)
+    bounds[: stop - start + 1] = first[start : stop + 1] - low
+    index = np.zeros(_GROUPS, dtype=np.int32)
+    index[: stop - start] = psf[start:stop]
+    drawn = _draw(
+        parts.take(low, high, size),
+        bounds,
+        np.int32(stop - start),
+        index,
+        through,
+        grid,
+        corrections,
+    )
+    return np.asarray(drawn)[: stop - start]
+
+
+@partial(jax.jit, static_argnames=("grid", "corrections"))
+def _draw(
+    parts: _Parts,
+    first: Int[Array, "group+1"],
+    count: Int[Array, ""],
+    psf: Int[Array, "group"],
+    through: Pair,
+    grid: Grid,
+    corrections: bool,
+) -> Float[Array, "group band y x"]:
+    """The first `count` groups of parts, the others dark.
+
+    One after the other, and part after part, so that nothing is padded but the arrays.
+    """
+    n_bands, dtype = through[0].shape[1], parts.flux.dtype
+    modes = grid.modes
+
+    def one(group: Array) -> Array:
+        def add(k: Array, total: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            flux, x, y, radius, index, shear = (values[k] for values in parts)
+            profile = Sersic(flux, x, y, radius, index, shear)
+            re, im = profile.fourier(modes)
+            # Materialised: it would be computed anew for every band.
+            re, im = jax.lax.optimization_barrier((re, im))
+            wings = total[2]
+            if corrections:
+                far = wrapped_wings(lambda x, y: profile.wings(x, y)[None], grid, dtype)
+                wings = wings + flux[:, None, None] * far
+            return total[0] + flux[:, None] * re, total[1] + flux[:, None] * im, wings
+
+        dark = jnp.zeros((n_bands, modes.kx.size), dtype)
+        nodes = jnp.zeros((n_bands, N_NODES, N_NODES), dtype)
+        re, im, wings = jax.lax.fori_loop(first[group], first[group + 1], add, (dark, dark, nodes))
+        image = to_image(multiply((re, im), (through[0][psf[group]], through[1][psf[group]])), grid)
+        return image - spread_wings(wings, grid) if corrections else image
+
+    images = jnp.zeros((psf.shape[0], n_bands, grid.ny, grid.nx), dtype)
+    if jax.default_backend() != "cpu":
+        # All at once: lanes wait for the one with most parts.
+        lit = jnp.arange(psf.shape[0]) < count
+        return jnp.where(lit[:, None, None, None], jax.vmap(one)(jnp.arange(psf.shape[0])), 0)
+    return jax.lax.fori_loop(0, count, lambda g, images: images.at[g].set(one(g)), images)
+
+
+def _side_by_side(
+    run: Callable[[tuple[int, int]], np.ndarray], chunks: list[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Chunks with their images, in order, on all cores."""
+    if not chunks:
+        return
+    double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+    def in_thread(chunk: tuple[int, int]) -> np.ndarray:
+        # A switch that was set for the caller's thread alone would not reach this one.
+        with jax.enable_x64(double):
+            return run(chunk)
+
+    # The first compiles, if need be, while the others would wait for it.
+    yield chunks[0], run(chunks[0])
+    with ThreadPoolExecutor(available_cores()) as pool:
+        yield from zip(chunks[1:], pool.map(in_thread, chunks[1:]), strict=True)
+
+
+def _through(
+    psfs: "tuple[tuple[galsim.GSObject, ...], ...]",
+    pixel_scale: float,
+    grid: Grid,
+    quality: Quality,
+) -> Pair:
+    """Transfer functions, each `(psf, band, k)`, of PSFs cut to the box of one period.
+
+    Cut, their wings do not come back on the other side of the stamp.
+    """
+    found = [_transfer(bands, pixel_scale, grid, quality) for bands in psfs]
+    return jnp.stack([pair[0] for pair in found]), jnp.stack([pair[1] for pair in found])
+
+
+@lru_cache(maxsize=64)
+def _transfer(
+    bands: "tuple[galsim.GSObject, ...]", pixel_scale: float, grid: Grid, quality: Quality
+) -> Pair:
+    side = min(grid.period_y, grid.period_x)
+    psf = sampled_psf(bands, pixel_scale, side, max(1, int(np.ceil(quality.cut))))
+    return _to_modes(psf, grid, quality)
+
+
+@partial(jax.jit, static_argnames=("grid", "quality"))
+def _to_modes(psf: SampledPSF, grid: Grid, quality: Quality) -> Pair:
+    return transfer(psf, grid, quality)
+
+
+def _spectrum(profile: "galsim.GSObject", pixel_scale: float, grid: Grid) -> Pair:
+    """The transform of a profile on the modes of a grid, by GalSim."""
+    step = 2 * np.pi / (grid.period_x * pixel_scale)
+    # GalSim has one step for both axes: squeezed along y, the profile has the other one.
+    squeezed = profile.transform(1, 0, 0, grid.period_x / grid.period_y)
+    image = squeezed.drawKImage(nx=2 * grid.modes_x + 1, ny=2 * grid.modes_y + 1, scale=step).array
+    image = image / image[grid.modes_y, grid.modes_x].real
+    rows = np.round(grid.axis_y * grid.period_y / (2 * np.pi)).astype(int) + grid.modes_y
+    values = image[rows][:, grid.modes_x :].reshape(-1)
+    dtype = jnp.result_type(float)
+    return jnp.asarray(values.real, dtype), jnp.asarray(values.imag, dtype)
+
+
+@partial(jax.jit, static_argnames="grid")
+def _draw_spectrum(
+    spectrum: Pair, x: Array, y: Array, flux: Array, through: Pair, grid: Grid
+) -> Float[Array, "band y x"]:
+    moved = multiply(spectrum, shift(grid.modes, x, y))
+    re, im = multiply((moved[0][None], moved[1][None]), through)
+    return to_image((flux[:, None] * re, flux[:, None] * im), grid)
