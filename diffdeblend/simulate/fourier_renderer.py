@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import galsim
 
 # Light of a star beyond the highest mode, as a share of its peak, that may be left out.
-_LEFT_OUT = 1e-5
+_LEFT_OUT = 7e-6
 # Highest modes in units of Nyquist: few, so that few programs are compiled.
 _CUTS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 # Images that are drawn in one call, and the parts they may have.
@@ -54,31 +54,23 @@ class FourierRenderer:
 
         **Raises:** `ValueError` for a source that GalSim cannot draw, with its reason.
         """
-        quality = self.quality or quality_of(drawing.psfs, drawing.pixel_scale)
-        grid = make_grid(drawing.shape, quality)
-        through = _through(drawing.psfs, drawing.pixel_scale, grid, quality)
         sources = drawing.sources
-        psf = np.asarray(drawing.psf_index)[sources.blend]
+        optics = [
+            _optics(psf, self.quality, drawing.pixel_scale, drawing.shape) for psf in drawing.psfs
+        ]
+        psf_index = np.asarray(drawing.psf_index)
         by_galsim = ~sources.real & _beyond(drawing)
+        others = self._others(drawing, by_galsim, optics)
         if drawing.isolated:
-            groups = np.arange(len(sources.blend))
+            numbers = np.arange(len(sources.blend))
             isolated = self._parametric(
-                drawing, groups, len(groups), psf, ~by_galsim, through, grid, quality
+                drawing, numbers, psf_index[sources.blend], ~by_galsim, optics
             )
-            for k, image in self._others(drawing, by_galsim, psf, through, grid):
+            for k, image in others:
                 isolated[k] = image
             return summed(isolated, drawing)
-        images = self._parametric(
-            drawing,
-            sources.blend,
-            drawing.n_blends,
-            np.asarray(drawing.psf_index),
-            ~by_galsim,
-            through,
-            grid,
-            quality,
-        )
-        for k, image in self._others(drawing, by_galsim, psf, through, grid):
+        images = self._parametric(drawing, sources.blend, psf_index, ~by_galsim, optics)
+        for k, image in others:
             images[sources.blend[k]] += image
         return Drawn(images, None)
 
@@ -86,58 +78,69 @@ class FourierRenderer:
         self,
         drawing: Drawing,
         group: Int[np.ndarray, "source"],
-        n_groups: int,
         psf: Int[np.ndarray, "group"],
         chosen: Bool[np.ndarray, "source"],
-        through: Pair,
-        grid: Grid,
-        quality: Quality,
+        optics: "list[_Optics]",
     ) -> Float[np.ndarray, "group band y x"]:
         """The sum of the chosen sources of each group; groups are in order of their sources."""
         sources = drawing.sources
         owner = sources.owner
         kept = chosen[owner] & (sources.flux[owner] * sources.share[:, None] != 0).any(axis=1)
-        first = np.searchsorted(group[owner][kept], np.arange(n_groups + 1))
-        parts = _parts(drawing, kept)
-        images = np.zeros((n_groups, drawing.n_bands, *drawing.shape), dtype=np.float32)
-        run = partial(_call, parts, first, psf, through, grid, quality.corrections)
-        for chunk, drawn in _side_by_side(run, list(_chunks(first))):
-            images[chunk[0] : chunk[1]] = drawn
+        first = np.searchsorted(group[owner][kept], np.arange(len(psf) + 1))
+        images = np.zeros((len(psf), drawing.n_bands, *drawing.shape), dtype=np.float32)
+        run = partial(_call, _parts(drawing, kept), first, psf, optics)
+        for (start, stop), drawn in _side_by_side(run, list(_chunks(first, psf))):
+            images[start:stop] = drawn
         return images
 
     def _others(
         self,
         drawing: Drawing,
         by_galsim: Bool[np.ndarray, "source"],
-        psf: Int[np.ndarray, "source"],
-        through: Pair,
-        grid: Grid,
+        optics: "list[_Optics]",
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Sources that are not sums of Sersic profiles within the domain, one by one."""
         for k in np.flatnonzero(by_galsim):
             yield int(k), draw_source(drawing, int(k), TIGHT)
         sources = drawing.sources
         for k in np.flatnonzero(sources.real):
-            re, im = _spectrum(source_profile(drawing, int(k)), drawing.pixel_scale, grid)
+            seen = optics[drawing.psf_index[sources.blend[k]]]
             image = _draw_spectrum(
-                (re, im),
-                jnp.asarray(sources.x[k], jnp.float32),
-                jnp.asarray(sources.y[k], jnp.float32),
-                jnp.asarray(sources.flux[k], jnp.float32),
-                (through[0][psf[k]], through[1][psf[k]]),
-                grid,
+                _spectrum(source_profile(drawing, int(k)), drawing.pixel_scale, seen.grid),
+                *(jnp.asarray(v[k], jnp.float32) for v in (sources.x, sources.y, sources.flux)),
+                seen.through,
+                seen.grid,
             )
             yield int(k), np.asarray(image)
 
 
+class _Optics(NamedTuple):
+    """A PSF on the modes that it needs, `(band, k)`."""
+
+    through: Pair
+    grid: Grid
+    corrections: bool
+
+
+def _optics(
+    psf: "tuple[galsim.GSObject, ...]",
+    quality: Quality | None,
+    pixel_scale: float,
+    shape: tuple[int, int],
+) -> _Optics:
+    quality = quality_of(psf, pixel_scale) if quality is None else quality
+    grid = make_grid(shape, quality)
+    return _Optics(_transfer(psf, pixel_scale, grid, quality), grid, quality.corrections)
+
+
 def quality_of(
-    psfs: "Sequence[tuple[galsim.GSObject, ...]]", pixel_scale: float, base: Quality = STANDARD
+    psf: "Sequence[galsim.GSObject]", pixel_scale: float, base: Quality = STANDARD
 ) -> Quality:
-    """`base` with the highest mode that is needed for these PSFs.
+    """`base` with the highest mode that is needed for the PSFs of all bands.
 
     Power beyond the Nyquist frequency of the pixels folds back as in a real camera, if it is drawn.
     """
-    lost = np.max([[_left_out(psf, pixel_scale) for psf in bands] for bands in psfs], axis=(0, 1))
+    lost = np.max([_left_out(band, pixel_scale) for band in psf], axis=0)
     enough = [cut for cut, share in zip(_CUTS, lost, strict=True) if share < _LEFT_OUT]
     return replace(base, cut=max(base.cut, enough[0] if enough else _CUTS[-1]))
 
@@ -182,9 +185,7 @@ class _Parts(NamedTuple):
     def take(self, start: int, stop: int, size: int) -> "_Parts":
         """Some of them, padded to a size with dark points."""
         dark = size - (stop - start)
-        return _Parts(
-            *(np.pad(v[start:stop], [(0, dark)] + [(0, 0)] * (v.ndim - 1)) for v in self)
-        )
+        return _Parts(*(np.pad(v[start:stop], [(0, dark)] + [(0, 0)] * (v.ndim - 1)) for v in self))
 
 
 def _parts(drawing: Drawing, kept: Bool[np.ndarray, "part"]) -> _Parts:
@@ -203,12 +204,18 @@ def _parts(drawing: Drawing, kept: Bool[np.ndarray, "part"]) -> _Parts:
     return _Parts(*(np.asarray(values, dtype=jnp.result_type(float)) for values in parts))
 
 
-def _chunks(first: Int[np.ndarray, "group+1"]) -> Iterator[tuple[int, int]]:
-    """Groups that are drawn in one call: some, or one that has many parts."""
-    n, start = len(first) - 1, 0
+def _chunks(
+    first: Int[np.ndarray, "group+1"], psf: Int[np.ndarray, "group"]
+) -> Iterator[tuple[int, int]]:
+    """Groups that are drawn in one call: some of one PSF, or one that has many parts."""
+    n, start = len(psf), 0
     while start < n:
         stop = start + 1
-        while stop < min(n, start + _GROUPS) and first[stop + 1] - first[start] <= _PARTS:
+        while (
+            stop < min(n, start + _GROUPS)
+            and first[stop + 1] - first[start] <= _PARTS
+            and psf[stop] == psf[start]
+        ):
             stop += 1
         yield start, stop
         start = stop
@@ -218,27 +225,23 @@ def _call(
     parts: _Parts,
     first: Int[np.ndarray, "group+1"],
     psf: Int[np.ndarray, "group"],
-    through: Pair,
-    grid: Grid,
-    corrections: bool,
+    optics: list[_Optics],
     chunk: tuple[int, int],
 ) -> Float[np.ndarray, "group band y x"]:
     start, stop = chunk
     low, high = int(first[start]), int(first[stop])
     # Of a few sizes: another one would be compiled for.
-    size = max(_PARTS, 1 << (high - low - 1).bit_length() if high > low else 1)
+    size = max(_PARTS, 1 << max(high - low - 1, 0).bit_length())
     bounds = np.full(_GROUPS + 1, high - low, dtype=np.int32)
     bounds[: stop - start + 1] = first[start : stop + 1] - low
-    index = np.zeros(_GROUPS, dtype=np.int32)
-    index[: stop - start] = psf[start:stop]
+    seen = optics[psf[start]]
     drawn = _draw(
         parts.take(low, high, size),
         bounds,
         np.int32(stop - start),
-        index,
-        through,
-        grid,
-        corrections,
+        seen.through,
+        seen.grid,
+        seen.corrections,
     )
     return np.asarray(drawn)[: stop - start]
 
@@ -248,7 +251,6 @@ def _draw(
     parts: _Parts,
     first: Int[Array, "group+1"],
     count: Int[Array, ""],
-    psf: Int[Array, "group"],
     through: Pair,
     grid: Grid,
     corrections: bool,
@@ -257,7 +259,7 @@ def _draw(
 
     One after the other, and part after part, so that nothing is padded but the arrays.
     """
-    n_bands, dtype = through[0].shape[1], parts.flux.dtype
+    n_bands, dtype = through[0].shape[0], parts.flux.dtype
     modes = grid.modes
 
     def one(group: Array) -> Array:
@@ -276,14 +278,14 @@ def _draw(
         dark = jnp.zeros((n_bands, modes.kx.size), dtype)
         nodes = jnp.zeros((n_bands, N_NODES, N_NODES), dtype)
         re, im, wings = jax.lax.fori_loop(first[group], first[group + 1], add, (dark, dark, nodes))
-        image = to_image(multiply((re, im), (through[0][psf[group]], through[1][psf[group]])), grid)
+        image = to_image(multiply((re, im), through), grid)
         return image - spread_wings(wings, grid) if corrections else image
 
-    images = jnp.zeros((psf.shape[0], n_bands, grid.ny, grid.nx), dtype)
+    images = jnp.zeros((_GROUPS, n_bands, grid.ny, grid.nx), dtype)
     if jax.default_backend() != "cpu":
         # All at once: lanes wait for the one with most parts.
-        lit = jnp.arange(psf.shape[0]) < count
-        return jnp.where(lit[:, None, None, None], jax.vmap(one)(jnp.arange(psf.shape[0])), 0)
+        lit = jnp.arange(_GROUPS) < count
+        return jnp.where(lit[:, None, None, None], jax.vmap(one)(jnp.arange(_GROUPS)), 0)
     return jax.lax.fori_loop(0, count, lambda g, images: images.at[g].set(one(g)), images)
 
 
@@ -306,24 +308,11 @@ def _side_by_side(
         yield from zip(chunks[1:], pool.map(in_thread, chunks[1:]), strict=True)
 
 
-def _through(
-    psfs: "tuple[tuple[galsim.GSObject, ...], ...]",
-    pixel_scale: float,
-    grid: Grid,
-    quality: Quality,
-) -> Pair:
-    """Transfer functions, each `(psf, band, k)`, of PSFs cut to the box of one period.
-
-    Cut, their wings do not come back on the other side of the stamp.
-    """
-    found = [_transfer(bands, pixel_scale, grid, quality) for bands in psfs]
-    return jnp.stack([pair[0] for pair in found]), jnp.stack([pair[1] for pair in found])
-
-
 @lru_cache(maxsize=64)
 def _transfer(
     bands: "tuple[galsim.GSObject, ...]", pixel_scale: float, grid: Grid, quality: Quality
 ) -> Pair:
+    """Cut to the box of one period: its wings do not come back on the other side of the stamp."""
     side = min(grid.period_y, grid.period_x)
     psf = sampled_psf(bands, pixel_scale, side, max(1, int(np.ceil(quality.cut))))
     return _to_modes(psf, grid, quality)

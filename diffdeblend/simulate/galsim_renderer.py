@@ -59,7 +59,7 @@ class GalSimRenderer:
             for k in range(n):
                 yield draw_source(drawing, k, self.settings)
             return
-        blocks = np.array_split(np.arange(n), 4 * workers)
+        blocks = np.array_split(np.arange(n), min(n, 4 * workers))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             futures = [pool.submit(_block, drawing, block, self.settings) for block in blocks]
@@ -86,7 +86,8 @@ def draw_source(
     try:
         profile = source_profile(drawing, k)
         images = []
-        for psf, flux in zip(drawing.psfs[drawing.psf_index[sources.blend[k]]], sources.flux[k]):
+        psfs = drawing.psfs[drawing.psf_index[sources.blend[k]]]
+        for psf, flux in zip(psfs, sources.flux[k], strict=True):
             image = galsim.ImageD(nx, ny)
             seen = galsim.Convolve([profile.withFlux(flux), psf], gsparams=params)
             seen.drawImage(image=image, scale=scale, offset=offset)

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
-from diffdeblend.simulate.blends import Blends, join
+from diffdeblend.simulate.blends import Blends
 from diffdeblend.simulate.catalog import Catalog
 from diffdeblend.simulate.drawing import Drawing, Renderer
 from diffdeblend.simulate.fourier_renderer import FourierRenderer
@@ -278,7 +278,10 @@ _OF_SOURCES = ("blend", "row", "x", "y", "flux", "turn", "shear1", "shear2", "re
 def describe(thing: Any) -> Any:
     """A function or its settings in words that go into a file."""
     if is_dataclass(thing) and not isinstance(thing, type):
-        return {"name": type(thing).__name__, **asdict(thing)}
+        values = asdict(thing)
+        # JSON knows no infinity.
+        endless = {k: str(v) for k, v in values.items() if isinstance(v, float) and np.isinf(v)}
+        return {"name": type(thing).__name__, **values, **endless}
     return {"name": getattr(thing, "__name__", type(thing).__name__)}
 
 
@@ -379,15 +382,3 @@ def _main_shear(laid: Sources) -> tuple[np.ndarray, np.ndarray]:
     owner = laid.owner[order]
     g1[owner], g2[owner] = laid.g1[order], laid.g2[order]
     return g1, g2
-
-
-__all__ = [
-    "describe",
-    "draw_placed",
-    "join",
-    "sample",
-    "simulate",
-    "simulate_surveys",
-    "stamp_shape",
-    "stream_blends",
-]
