@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import galsim
 import jax
@@ -205,8 +206,10 @@ def test_the_pixel_is_taken_out_where_it_is_included():
     assert error(False) > 0.01
 
 
-def test_a_folder_is_chosen_from_by_its_numbers(tmp_path):
-    # Written in another order than that of their names.
+def test_a_folder_is_chosen_from_by_its_numbers(tmp_path, monkeypatch):
+    # Folders list their files in any order.
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), reverse=True))
     for name, image in zip("bca", stars(3), strict=True):
         fits.PrimaryHDU(image).writeto(tmp_path / f"{name}.fits")
     (tmp_path / "README.txt").write_text("not a PSF")
