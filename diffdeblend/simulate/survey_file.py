@@ -107,9 +107,9 @@ def open_survey(name: str | Path) -> Survey:
 def survey_to_dict(survey: Survey, strict: bool = False) -> dict[str, Any]:
     """A survey in lists, dicts, numbers and texts, which JSON and YAML can hold.
 
-    Functions for PSFs from here, and those from files, are written by name. What another function
-    gives for each band is written in its place, as text of GalSim, if it does not vary; if it does,
-    or if GalSim cannot write it, only its name is kept (see `LostPSF`).
+    Functions for PSFs from here are written by name, those from files with their full path. What
+    another function gives for each band is written in its place, as text of GalSim, if it does not
+    vary; if it does, or if GalSim cannot write it, only its name is kept (see `LostPSF`).
 
     - `strict`: raise instead.
 
@@ -200,10 +200,10 @@ def _psf_to_dict(survey: Survey, strict: bool) -> Any:
             return psf.__name__
         if isinstance(psf, FilePSF):
             rest = {"pixel_scale": psf.pixel_scale, "pixel_included": psf.pixel_included}
-            return {"file": psf.path, **rest}
+            return {"file": str(Path(psf.path).absolute()), **rest}
         if isinstance(psf, FolderPSF):
             rest = {"pixel_scale": psf.pixel_scale, "pixel_included": psf.pixel_included}
-            return {"folder": psf.folder, **rest}
+            return {"folder": str(Path(psf.folder).absolute()), **rest}
         if isinstance(psf, LostPSF):
             return {"lost": psf.name}
         return None

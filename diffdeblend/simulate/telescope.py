@@ -26,7 +26,7 @@ PSF = Any
 _ARCSEC = 180 * 3600 / np.pi
 # GalSim's own settings leave 3e-5 of the peak of a PSF (what wraps around); these leave 5e-7.
 _DRAWN = {"maxk_threshold": 1e-6, "kvalue_accuracy": 1e-6, "maximum_fft_size": 16384}
-# Airy gives NaN at single frequencies, once in 1e8: the next threshold has other frequencies.
+# GalSim's Airy gives NaN at single frequencies, seldom: another threshold has others.
 _FOLDING = (1e-3, 0.97e-3, 0.93e-3)
 # Of the frequencies that samples must carry: what is beyond is 3e-6 of the peak of a star.
 _CARRIED = {"maxk_threshold": 1e-5, "kvalue_accuracy": 1e-5}
@@ -36,8 +36,8 @@ def default_psf(survey: "Survey", band: "Band") -> "galsim.GSObject":
     """Seeing of the band's `psf_fwhm`, a Kolmogorov profile, seen through an obscured mirror.
 
     The same as the WeakLensingDeblending package and BlendingToolKit take. Diffraction comes on
-    top: 0.001 to 0.06 arcsec on the ground, but in space, where `psf_fwhm` contains it already,
-    the PSF is a third too wide (Euclid VIS: 0.220 for 0.170); `space_psf` is right there.
+    top: 0.003 to 0.06 arcsec on the ground, but in space, where `psf_fwhm` contains it already,
+    the PSF is 18 to 54 % too wide (Euclid VIS: 0.220 for 0.170); `space_psf` is right there.
 
     **Raises:** `ValueError` if the survey has a mirror and the band no wavelength.
     """
@@ -63,8 +63,8 @@ def delivered_psf(survey: "Survey", band: "Band") -> "galsim.GSObject":
 def space_psf(survey: "Survey", band: "Band") -> "galsim.GSObject":
     """Diffraction, blurred by a Gaussian (jitter, the detector) until it is `psf_fwhm` wide.
 
-    Where diffraction alone is wider, as in the longest bands of Roman (by up to 3 %; 18 % in its
-    wide F146, where one wavelength stands for a whole octave), there is no blur.
+    Where diffraction alone is wider, as in the longest bands of Roman (by up to 2 %; 18 % in its
+    F146, where one wavelength stands for an octave), there is no blur.
 
     **Raises:** as `default_psf`.
     """
