@@ -371,6 +371,20 @@ def test_images_that_are_absent_are_missed_at_once(tmp_path):
 
 
 @needs_cosmos
+def test_stamps_that_sum_to_nothing_are_left_out(tmp_path):
+    for file in COSMOS.iterdir():
+        (tmp_path / file.name).symlink_to(file.resolve())
+    (main,) = tmp_path.glob("*_example.fits")
+    table = Table.read(main)
+    table["stamp_flux"][[0, 5]] = -1.0, 0.0
+    main.unlink()
+    table.write(main)
+    found = read_cosmos(tmp_path, kind="real", exclusion="none")
+    np.testing.assert_array_equal(found.table["row"], np.delete(np.arange(100), [0, 5]))
+    np.testing.assert_array_equal(found.real.index, found.table["row"])
+
+
+@needs_cosmos
 def test_the_folder_is_recognised():
     catalog = read_catalog(COSMOS, taper=(3, 6))
     assert catalog.real.taper == (3, 6)
@@ -505,6 +519,19 @@ def test_a_power_law_is_interpolated_exactly(slope, wavelength, seed):
     expected = np.stack([level + slope * np.log10(w / 500.0) for w in (wavelength, 625.0)], axis=1)
     np.testing.assert_allclose(found.magnitudes(own), expected, atol=1e-9)
     assert "own_x" not in catalog.table.colnames
+
+
+def test_a_spectrum_is_interpolated_between_its_neighbours():
+    catalog = galaxies()
+    wavelengths = np.array([380.0, 450.0, 560.0, 700.0, 800.0, 910.0, 1100.0, 2000.0])
+    own = survey("own", **{f"b{k}": w for k, w in enumerate(wavelengths)})
+    names = ["u", "g", "r", "i", "z", "y", "J", "H", "K"]
+    found = with_bands(catalog, own, columns={f"{b}_ab": WAVELENGTHS[b] for b in names})
+    at = np.log([WAVELENGTHS[b] for b in names])
+    for row in range(5):
+        spectrum = [catalog.table[f"{b}_ab"][row] for b in names]
+        expected = np.interp(np.log(wavelengths), at, spectrum)
+        np.testing.assert_allclose(found.magnitudes(own)[row], expected, atol=1e-9)
 
 
 def test_interpolated_bands_of_a_joint_catalogue():
