@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
@@ -155,6 +155,13 @@ def test_rows_are_equally_likely_be_they_few_or_many(eligible):
     # chi2 of so many degrees of freedom.
     chi2 = ((count - expected) ** 2 / expected).sum()
     assert chi2 < eligible + 5 * np.sqrt(2 * eligible)
+
+
+def test_rows_without_a_magnitude_are_never_chosen():
+    table = TABLE.copy()
+    table["i_ab"] = MaskedColumn(table["i_ab"], mask=MAGNITUDE > 22, fill_value=20.0)
+    found = Uniform(most=40, fewest=40, magnitude="i_ab")(table, np.random.default_rng(0))
+    assert MAGNITUDE[found.row].max() <= 22
 
 
 def test_one_bright_galaxy():

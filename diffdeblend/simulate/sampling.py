@@ -15,7 +15,7 @@ from astropy.table import Table
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from diffdeblend.simulate.catalog import check_columns
+from diffdeblend.simulate.catalog import check_columns, numbers
 
 
 class Placed(NamedTuple):
@@ -295,7 +295,7 @@ class Pair:
             second = choose(rng, table, 1, faint)
         else:
             second, ratio = choose(rng, table, 1, bright), rng.uniform(*_range(self.flux_ratio))
-            magnitude = np.asarray(table[self.magnitude])
+            magnitude = numbers(table, self.magnitude)
             wanted = magnitude[first[0]] - 2.5 * np.log10(ratio)
             dim = np.array([0.0, wanted - magnitude[second[0]]])
         if self.separation is None:
@@ -412,7 +412,7 @@ def choose(
     """
     if n == 0:
         return np.zeros(0, int)
-    columns = [np.asarray(table[name]) for name in limits]
+    columns = [numbers(table, name) for name in limits]
 
     def within(rows: Any) -> Bool[np.ndarray, "row"]:
         good = [
