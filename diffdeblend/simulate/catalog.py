@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import MaskedColumn, Table, vstack
 from jaxtyping import ArrayLike, Bool, Float, Int, Shaped
 from scipy.special import gammainc, gammaincinv
 
@@ -348,9 +348,11 @@ def check_columns(table: Table, needed: Sequence[str], name: str, hint: str = ""
 
 
 def numbers(table: Table, name: str) -> np.ndarray:
-    """A column in double precision, NaN where it is masked."""
-    values = np.ma.asarray(table[name])
-    return np.ma.filled(values.astype(float), np.nan)
+    """A column in double precision, NaN where it is masked; perhaps a view of it."""
+    column = table[name]
+    if isinstance(column, MaskedColumn):
+        return np.ma.filled(column.astype(float), np.nan)
+    return np.asarray(column, dtype=float)
 
 
 def is_path(given: Any) -> bool:

@@ -15,7 +15,7 @@ from astropy.table import Table
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from diffdeblend.simulate.catalog import check_columns
+from diffdeblend.simulate.catalog import check_columns, numbers
 
 
 class Placed(NamedTuple):
@@ -53,7 +53,8 @@ class Placed(NamedTuple):
         if unknown:
             raise ValueError(f"`others` may be {list(cls._fields[3:])}; got {unknown}.")
         rows = np.atleast_1d(np.asarray(row))
-        whole = rows.astype(int)
+        with np.errstate(invalid="ignore"):
+            whole = rows.astype(int)
         if rows.ndim != 1 or (whole != rows).any():
             raise ValueError(f"`row` must be whole numbers, one for each source; got {row}.")
         n = len(whole)
@@ -66,14 +67,12 @@ class Placed(NamedTuple):
                 )
             if not np.isfinite(value).all():
                 raise ValueError(f"`{name}` must be finite; got {value}.")
-            values[name] = np.broadcast_to(value, (n,)).copy()
-        if (
-            others
-            and not (values.get("g1", 0.0) ** 2 + values.get("g2", 0.0) ** 2 < np.ones(n)).all()
-        ):
-            raise ValueError(f"`g1`, `g2` must be below 1; got {others}.")
+            values[name] = np.full(n, value)
         absent = {name: np.zeros(n) for name in cls._fields[3:] if name not in values}
-        return cls(whole, **values, **absent)
+        placed = cls(whole, **values, **absent)
+        if not (np.hypot(placed.g1, placed.g2) < 1).all():
+            raise ValueError(f"`g1`, `g2` must be below 1; got {placed.g1} and {placed.g2}.")
+        return placed
 
     @property
     def n_sources(self) -> int:
@@ -296,7 +295,7 @@ class Pair:
             second = choose(rng, table, 1, faint)
         else:
             second, ratio = choose(rng, table, 1, bright), rng.uniform(*_range(self.flux_ratio))
-            magnitude = np.asarray(table[self.magnitude])
+            magnitude = numbers(table, self.magnitude)
             wanted = magnitude[first[0]] - 2.5 * np.log10(ratio)
             dim = np.array([0.0, wanted - magnitude[second[0]]])
         if self.separation is None:
@@ -413,7 +412,7 @@ def choose(
     """
     if n == 0:
         return np.zeros(0, int)
-    columns = [np.asarray(table[name]) for name in limits]
+    columns = [numbers(table, name) for name in limits]
 
     def within(rows: Any) -> Bool[np.ndarray, "row"]:
         good = [

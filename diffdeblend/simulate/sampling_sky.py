@@ -43,7 +43,7 @@ class SkySquare:
         return ("ra", "dec", self.magnitude)
 
     def __call__(self, table: Table, rng: np.random.Generator) -> Placed:
-        magnitude = np.asarray(table[self.magnitude])
+        magnitude = numbers(table, self.magnitude)
         there = (magnitude > self.brightest) & (magnitude <= self.faintest)
         ra, dec = _sky(table)
         half = self.stamp / 2 / _ARCSEC
@@ -138,7 +138,7 @@ def with_groups(
     check_columns(catalog.table, ("ra", "dec", magnitude), "`catalog`")
     if not 0 < link < np.inf:
         raise ValueError(f"`link` must be a positive number of arcseconds; got {link}.")
-    values = np.asarray(catalog.table[magnitude])
+    values = numbers(catalog.table, magnitude)
     (rows,) = np.nonzero((values > brightest) & (values <= faintest))
     group = np.full(len(catalog), -1)
     if len(rows):
