@@ -135,9 +135,7 @@ def iou(
     a, b = np.asarray(truth), np.asarray(found)
     for name, array in (("truth", a), ("found", b)):
         if array.dtype != bool:
-            raise ValueError(
-                f"`{name}` needs booleans, true where the source is; got {array.dtype}."
-            )
+            raise ValueError(f"`{name}` needs booleans, true on the source; got {array.dtype}.")
     _same_shape(a, b)
     both = np.count_nonzero(a & b, axis=(-1, -2))
     one = np.count_nonzero(a | b, axis=(-1, -2))
@@ -170,7 +168,7 @@ def blendedness(isolated: ArrayLike) -> Float[np.ndarray, "... source"]:
     **Raises:** `ValueError` for fewer axes.
     """
     s = _image("isolated", isolated, axes=3)
-    flat = s.reshape(*s.shape[:-2], -1)
+    flat = s.reshape(*s.shape[:-2], s.shape[-2] * s.shape[-1])
     products = flat @ np.swapaxes(flat, -1, -2)
     own, at = np.diagonal(products, axis1=-2, axis2=-1), products.sum(axis=-1)
     return 1 - np.divide(own, at, out=np.ones_like(own), where=own > 0)
