@@ -120,6 +120,7 @@ class Measure:
             raise ValueError(f"`function` of a measure must be callable; got {self.function!r}.")
         named = self.name or getattr(self.function, "__name__", type(self.function).__name__)
         object.__setattr__(self, "name", named)
+        object.__setattr__(self, "settings", dict(self.settings))
         for name, mark in (("batched", _BATCHED), ("surveys", _SURVEYS)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, bool(getattr(self.function, mark, False)))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -115,9 +116,9 @@ def run_jobs(
     if worth:
         try:
             low = _with_others(measure, jobs, low, others, max(1, int(_CHUNK / each)), put, here)
-        except BrokenProcessPool:
-            # Killed for memory, or started by a script that others cannot import: what is missing
-            # is done here.
+        except (BrokenProcessPool, pickle.PicklingError):
+            # Killed for memory, started by a script that others cannot import, or with results that
+            # cannot be sent: what is missing is done here.
             low = 0
     for number in range(low, n):
         if outcomes[number] is None:
@@ -192,8 +193,13 @@ def _elsewhere(*_: Any, **__: Any) -> Any:
 
 
 def _can_be_sent(measure: Measure) -> bool:
+    function = None if measure.origin else measure.function
+    typed = getattr(function, "__module__", "") == "__main__"
+    if typed and not hasattr(sys.modules["__main__"], "__file__"):
+        # At a prompt or in a notebook: there is no file that another process could read it from.
+        return False
     try:
-        pickle.dumps((None if measure.origin else measure.function, dict(measure.settings)))
+        pickle.dumps((function, measure.settings))
     except (pickle.PicklingError, AttributeError, TypeError):
         return False
     return True

@@ -1,7 +1,9 @@
 """scarlet2 as a measure: free pixels and spectra, with constraints."""
 
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import jax.numpy as jnp
@@ -73,7 +75,8 @@ def scarlet2(
         )
         frame = package.Frame.from_observations(observation)
         observation.match(frame)
-        with package.Scene(frame) as scene:
+        # It prints where a spectrum is negative.
+        with redirect_stdout(StringIO()), package.Scene(frame) as scene:
             for x, y in places:
                 centre = jnp.asarray([y, x])
                 try:
