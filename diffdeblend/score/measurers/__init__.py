@@ -1,0 +1,1 @@
+"""Deblenders as measure functions: ours, and those of others where they are installed."""
