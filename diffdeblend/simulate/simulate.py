@@ -286,7 +286,9 @@ def describe(thing: Any) -> Any:
 
 
 def _side(stamp: float | None, sampling: Sampling) -> float:
-    return float(getattr(sampling, "stamp", _STAMP) if stamp is None else stamp)
+    # One that changes another may have the attribute and no value.
+    own = getattr(sampling, "stamp", None)
+    return float((_STAMP if own is None else own) if stamp is None else stamp)
 
 
 def _psfs(
