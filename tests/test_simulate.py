@@ -282,7 +282,7 @@ def test_fluxes_come_back():
     stars = star_catalog(20, stream(2, "stars"), brightest=18.0, faintest=21.0)
     found = simulate(stars, Uniform(most=1, stamp=8.0), LSST, 8, seed=2)
     blends = [
-        blend_of_arrays(found.images[k], found.variance(k), found.psf(k), found.positions(k))
+        blend_of_arrays(found.images[k], found.variance_of(k), found.psf(k), found.positions(k))
         for k in range(8)
     ]
     fitted = fit_batch(blends, kinds=[np.array([int(Kind.POINT)])] * 8, model_error=0.0)

@@ -125,7 +125,18 @@ class Blends:
             padded[k, : len(alone)] = alone
         return padded
 
-    def variance(self, k: int) -> Float[np.ndarray, "band y x"]:
+    @property
+    def variance(self) -> Float[np.ndarray, "blend band y x"]:
+        """Of the noise of all blends; see `variance_of`. Made anew each time."""
+        if self.noise in ("none", "background"):
+            level = self.sky.astype(np.float32)[:, None, None]
+            return np.broadcast_to(level, self.images.shape)
+        found = np.empty_like(self.images)
+        for k in range(self.n_blends):
+            found[k] = self.variance_of(k)
+        return found
+
+    def variance_of(self, k: int) -> Float[np.ndarray, "band y x"]:
         """Of the noise of blend k.
 
         Without isolated images, what the sources add is estimated from the image itself, as real
@@ -142,7 +153,7 @@ class Blends:
         """Blend k as an exposure, with its variance, PSF and WCS."""
         return make_exposure(
             self.images[k],
-            self.variance(k),
+            self.variance_of(k),
             self.psf(k),
             bands=self.bands,
             zero_points=self.survey.zero_points,
