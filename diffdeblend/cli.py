@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffdeblend import __version__
+from diffdeblend.blend_options import add_score, add_simulate
 from diffdeblend.progress import Progress, one_line
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
@@ -74,16 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
-    if chosen.cache is not None:
+    if getattr(chosen, "cache", None) is not None:
         # XLA reports an error for every program that it takes from its cache, as of processor
         # features that are none ("+prefer-no-gather"). To be set before JAX is loaded.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     progress = Progress(None if chosen.quiet else sys.stderr)
     try:
         progress.begin("load")
-        from diffdeblend.commands import run_deblend
-
-        run_deblend(chosen, progress)
+        _run(chosen, progress)
         sys.stdout.flush()  # here, where a closed pipe is caught
     except KeyboardInterrupt:
         progress.say("diffdeblend: interrupted")
@@ -93,12 +92,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # not try to when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if chosen.debug:
             raise
         progress.say(f"diffdeblend: error: {one_line(error)}")
         return 2
     return 0
+
+
+def _run(chosen: argparse.Namespace, progress: Progress) -> None:
+    """What a command needs is imported here, when it is known which one it is."""
+    if chosen.command == "simulate":
+        from diffdeblend.simulate_command import run_simulate
+
+        run_simulate(chosen, progress)
+    elif chosen.command == "score":
+        from diffdeblend.score_command import run_score
+
+        run_score(chosen, progress)
+    else:
+        from diffdeblend.commands import run_deblend
+
+        run_deblend(chosen, progress)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -111,6 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"diffdeblend {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_deblend(commands)
+    add_simulate(commands)
+    add_score(commands)
     return parser
 
 

@@ -100,6 +100,32 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def bar(total: int, out: Any = None) -> Any:
+    """A bar with blends a second and the time left: a function of how many are finished.
+
+    - `out`: stream of text; None for nowhere, and nothing is shown where it is no terminal.
+
+    Called with None it ends.
+    """
+    from tqdm import tqdm
+
+    shown = tqdm(
+        total=total,
+        unit="blend",
+        file=out,
+        dynamic_ncols=True,
+        disable=True if out is None else None,
+    )
+
+    def report(finished: int | None) -> None:
+        if finished is None:
+            shown.close()
+        else:
+            shown.update(finished - shown.n)
+
+    return report
+
+
 def blend_bar(total: int | None = None, out: Any = None) -> Any:
     """A bar with blends a second and the time left, to be given to `fit_batch` as `report`.
 

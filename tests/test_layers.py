@@ -27,14 +27,17 @@ LAYERS = (
     {"score"},
     {"plot"},
     {"io"},
-    {"progress", "listing", "programs"},
-    {"commands"},
+    {"progress", "listing", "programs", "blend_options"},
+    {"commands", "simulate_command", "score_command"},
     {"cli"},
     {"__main__"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # These talk to a user; the others return what they have to say.
-FOR_USERS = {"progress", "listing", "commands", "cli", "__main__", "build_radial_table"}
+FOR_USERS = {
+    *("progress", "listing", "commands", "simulate_command", "score_command"),
+    *("cli", "__main__", "build_radial_table"),
+}
 # The user calls these to set JAX up.
 SETS_JAX_UP = FOR_USERS | {"programs"}
 # Of the files beside one exposure, only the results of a blend know of `deblend` and of figures.

@@ -51,10 +51,17 @@ def write_stream(
     return written
 
 
-def append_blends(blends: Blends | Mapping[str, Blends], path: str | Path) -> int:
+def append_blends(
+    blends: Blends | Mapping[str, Blends],
+    path: str | Path,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+) -> int:
     """One more batch of a set, or the first; returns how many blends there are now.
 
     A batch counts once it is whole: one that was interrupted is written over by the next.
+
+    - `attributes`: of the folder, JSON; kept with the first batch.
 
     **Raises:** `ValueError` if the batch is of other surveys, bands or stamps than the set.
     """
@@ -68,8 +75,8 @@ def append_blends(blends: Blends | Mapping[str, Blends], path: str | Path) -> in
         root = _open(path, "a")
     else:
         root = zarr.open_group(str(path), mode="w-")
-        root.attrs.update({"format": FORMAT, "version": VERSION, "finished": 0})
-        root.attrs["surveys"] = list(given)
+        head = {"format": FORMAT, "version": VERSION, "finished": 0, "surveys": list(given)}
+        root.attrs.update({**head, **(attributes or {})})
     if list(root.attrs["surveys"]) != list(given):
         raise ValueError(
             f"`blends` are of {list(given)}, the set at {str(path)!r} of {root.attrs['surveys']}."

@@ -12,24 +12,21 @@ this project's dependencies too; without `--scarlet2` it is taken from this one,
 """
 
 import argparse
-import importlib.util
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import vstack
 
 from diffdeblend.score.load_measure import load_measure
 from diffdeblend.score.run import measure_blends
 from diffdeblend.score.score import Scores, score
 from diffdeblend.score.scores_file import read_scores, write_scores
-from diffdeblend.score.summary import binned, scores_table, summarise
 from diffdeblend.score.shapes import ksb_ellipticity
+from diffdeblend.score.summary import summarise
 from diffdeblend.simulate.blends import Blends
 from diffdeblend.simulate.catsim import read_catsim
 from diffdeblend.simulate.sampling import Uniform
@@ -50,7 +47,11 @@ class Settings:
 
     n: int = 200
     seed: int = 2
-    sampling: Uniform = Uniform(most=10, fewest=0, max_shift=3.0, faintest=27.0, brightest=18.0)
+    sampling: Uniform = field(
+        default_factory=lambda: Uniform(
+            most=10, fewest=0, max_shift=3.0, faintest=27.0, brightest=18.0
+        )
+    )
     noise: str = "background"
     band: str = "r"
     chunk: int = 20
