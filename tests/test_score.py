@@ -47,8 +47,7 @@ class Measured:
 def make_blends(seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    isolated = np.zeros((len(N_SOURCES), 3, 2, *SHAPE), np.float32)
-    rows = []
+    isolated, rows = np.zeros((sum(N_SOURCES), 2, *SHAPE), np.float32), []
     for i, n in enumerate(N_SOURCES):
         for k in range(n):
             # A grid keeps sources apart by more than they are moved.
@@ -56,7 +55,7 @@ def make_blends(seed=0):
             radius, bright = rng.uniform(1.5, 3), rng.uniform(2e3, 2e4)
             flux = bright * np.array([rng.uniform(0.3, 0.9), 1.0])
             blob = np.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / radius**2)
-            isolated[i, k] = flux[:, None, None] * blob / (2 * np.pi * radius**2)
+            isolated[len(rows)] = flux[:, None, None] * blob / (2 * np.pi * radius**2)
             rows.append((i, k, cx, cy, 0.2 * (cx - 18), 0.2 * (cy - 15), radius, *flux))
     names = ("blend", "source", "x", "y", "ra", "dec", "radius", "flux_g", "flux_r")
     truth = Table(rows=rows, names=names)
@@ -65,8 +64,9 @@ def make_blends(seed=0):
     truth["outside"] = False
     noise = rng.normal(size=(len(N_SOURCES), 2, *SHAPE)) * np.sqrt(SKY)[:, None, None]
     psfs = np.arange(1.0, 3)[:, None, None, None] * np.ones((2, 2, 5, 5))
+    light = [isolated[np.asarray(truth["blend"]) == i].sum(axis=0) for i in range(len(N_SOURCES))]
     return Blends(
-        isolated.sum(axis=1) + noise, isolated, truth, psfs, np.arange(len(N_SOURCES)) % 2, SKY
+        np.array(light) + noise, isolated, truth, psfs, np.arange(len(N_SOURCES)) % 2, SKY
     )
 
 
@@ -77,6 +77,7 @@ def measure(blends, seed=1, every=4):
     for i in range(len(blends.images)):
         own = blends.truth[blends.truth["blend"] == i]
         kept = [k for k in range(len(own)) if (place + k) % every]
+        stamps = blends.isolated[place : place + len(own)]
         place += len(own)
         rng.shuffle(kept)
         rows, seen = [], []
@@ -91,7 +92,7 @@ def measure(blends, seed=1, every=4):
                     own["flux_g"][k] * (factor + 0.05),
                 )
             )
-            seen.append(blends.isolated[i, k] * np.float32(factor) + np.float32(rng.uniform(0, 1)))
+            seen.append(stamps[k] * np.float32(factor) + np.float32(rng.uniform(0, 1)))
         if i % 3 == 0:
             rows.append((1.0, 1.0, 100.0, 50.0, 80.0))
             seen.append(np.zeros((2, *SHAPE), np.float32))
@@ -131,13 +132,13 @@ def test_every_source_is_worked_out_again(blends, measured, scores):
     table = scores.per_source
     assert len(table) == sum(N_SOURCES)
     n_lost = 0
-    for row in table:
+    for place, row in enumerate(table):
         i, k = row["blend"], row["source"]
         own = blends.truth[blends.truth["blend"] == i]
-        true, catalog = blends.isolated[i, k, 1], measured[i].catalog
+        true, catalog = blends.isolated[place, 1], measured[i].catalog
         others = [np.hypot(row["x"] - o["x"], row["y"] - o["y"]) for o in own if o["source"] != k]
         assert row["distance_closest_galaxy"] == pytest.approx(min(others, default=np.inf))
-        stamps = blends.isolated[i, : len(own), 1].astype(float)
+        stamps = blends.isolated[blends.truth["blend"] == i, 1].astype(float)
         assert row["blendedness"] == pytest.approx(images.blendedness(stamps)[k])
         assert row["snr"] == pytest.approx(images.snr(true, SKY[1]))
         assert (row["magnitude"], row["size"]) == (row["magnitude_r"], row["radius"])
@@ -272,7 +273,7 @@ def test_nothing_found_is_defined(blends):
     assert (table["recall"] == 0).all()
     # No sources either.
     empty = replace(
-        blends, images=blends.images[2:3], isolated=blends.isolated[2:3], truth=blends.truth[:0]
+        blends, images=blends.images[2:3], isolated=blends.isolated[:0], truth=blends.truth[:0]
     )
     result = score(empty, nothing[:1], target_measures={"light": total})
     assert (result.value("precision"), result.value("recall"), result.value("f1")) == (1, 1, 1)
@@ -287,6 +288,24 @@ def test_catalogue_alone_is_scored(blends, measured):
     assert np.isnan(result.per_source["light"]).all()
     assert np.isfinite(result.per_source["light_true"]).all()
     assert np.isfinite(result.value("flux_bias_r"))
+
+
+def test_images_of_one_band_are_of_the_band_of_the_scores(blends, measured, scores):
+    one = [
+        found if found.images is None else replace(found, images=found.images[:, 1:])
+        for found in measured
+    ]
+    result = score(blends, one, draws=0, target_measures={"light": total})
+    for name in ("psnr", "light", "light_true"):
+        assert np.array_equal(result.per_source[name], scores.per_source[name], equal_nan=True)
+
+
+def test_what_the_truth_knows_is_taken(blends, measured):
+    truth = blends.truth.copy()
+    truth["snr_r"], truth["blendedness_r"] = np.arange(14.0), np.arange(14.0) / 20
+    table = score(replace(blends, truth=truth), measured, draws=0).per_source
+    assert table["snr"].tolist() == truth["snr_r"].tolist()
+    assert table["blendedness"].tolist() == truth["blendedness_r"].tolist()
 
 
 def test_masked_values_are_not_measured(blends, measured):
@@ -366,9 +385,8 @@ def test_noise_factor_and_old_figures(blends, measured):
     loose = score(blends, measured, draws=0, noise_factor=0.5, btk=True).per_source
     strict = score(blends, measured, draws=0).per_source
     assert (loose["iou"] < strict["iou"])[loose["detected"]].any()
-    found = loose[loose["detected"]]
-    for row in found[:4]:
-        t = blends.isolated[row["blend"], row["source"], 1]
+    for place in np.flatnonzero(loose["detected"])[:4]:
+        row, t = loose[place], blends.isolated[place, 1]
         p = measured[row["blend"]].images[row["found"], 1]
         assert row["psnr_btk"] == pytest.approx(images.psnr(t, p, mode="btk"))
         assert row["ssim_btk"] == pytest.approx(images.ssim(t, p, mode="btk"))
@@ -526,8 +544,8 @@ def test_what_does_not_belong_together_is_refused(blends, measured):
         score(replace(blends, isolated=None), measured)
     with pytest.raises(ValueError, match="`blends` needs a truth sorted by blend"):
         score(replace(blends, truth=blends.truth[::-1]), measured)
-    with pytest.raises(ValueError, match=r"`blends.isolated\[1\]` needs 3 sources in 2 bands"):
-        score(replace(blends, isolated=blends.isolated[:, :2]), measured)
+    with pytest.raises(ValueError, match=r"`blends.isolated` needs shape \(14, 2, 31, 37\)"):
+        score(replace(blends, isolated=blends.isolated[:, :1]), measured)
     for name, message in (("images", r"\(3, 2, 31, 37\)"), ("segmentation", r"\(3, 31, 37\)")):
         first = replace(measured[0], **{name: getattr(measured[0], name)[:1]})
         message = message.replace("3, ", f"{len(measured[0].catalog)}, ", 1)

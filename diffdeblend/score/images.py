@@ -1,9 +1,10 @@
 """How like the truth an image of a source is.
 
 Images have shape `(..., y, x)` and are compared one by one; results have shape `(...)`. NumPy, in
-double precision; SSIM in single, with errors below 1e-6, if both images are. What compares truth
-and found sees errors of the flux, unless its `mode` is "btk": then PSNR and SSIM divide each image
-by its own maximum, as BlendingToolKit 1.0 does, so that an image of half the flux is perfect.
+double precision; `ssim`, `snr` and `compare` in single, with errors below 1e-6, if the images are.
+What compares truth and found sees errors of the flux, unless its `mode` is "btk": then PSNR and
+SSIM divide each image by its own maximum, as BlendingToolKit 1.0 does, so that an image of half the
+flux is perfect.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ _MODES = ("flux", "btk")
 
 # Wang et al. (2004), section III.C.
 _K1, _K2 = 0.01, 0.03
+_WINDOW = 7
 # What leaving out windows in which both images are alike may add to a SSIM.
 _SSIM_TOLERANCE = 1e-7
 
@@ -58,7 +60,7 @@ def psnr(truth: ArrayLike, found: ArrayLike, *, mode: str = "flux") -> Float[np.
 
 
 def ssim(
-    truth: ArrayLike, found: ArrayLike, *, mode: str = "flux", window: int = 7
+    truth: ArrayLike, found: ArrayLike, *, mode: str = "flux", window: int = _WINDOW
 ) -> Float[np.ndarray, "..."]:
     """Structural similarity: 1 if nothing differs.
 
@@ -76,16 +78,10 @@ def ssim(
         Wang, Bovik, Sheikh & Simoncelli (2004), IEEE Trans. Image Process. 13, 600, eq. 13.
     """
     t, p = _scaled(truth, found, mode, _precision(truth, found))
-    if window % 2 == 0 or not 3 <= window <= min(t.shape[-2:]):
-        raise ValueError(
-            f"`window` must be odd, at least 3, and fit the image of {t.shape[-2:]} pixels; "
-            f"got {window}."
-        )
-    values = [
-        _ssim(a, b, window)
-        for a, b in zip(t.reshape(-1, *t.shape[-2:]), p.reshape(-1, *t.shape[-2:]), strict=True)
-    ]
-    return np.array(values).reshape(t.shape[:-2])
+    _check_window(window, t.shape)
+    ny, nx = t.shape[-2:]
+    pairs = zip(t.reshape(-1, ny, nx), p.reshape(-1, ny, nx), strict=True)
+    return np.array([_Difference(*pair).ssim(1.0, window) for pair in pairs]).reshape(t.shape[:-2])
 
 
 def cosine_similarity(truth: ArrayLike, found: ArrayLike) -> Float[np.ndarray, "..."]:
@@ -101,27 +97,31 @@ def compare(truth: ArrayLike, found: ArrayLike, *, btk: bool = False) -> dict[st
     """All figures at once, which is faster, by name: one image a row, `(image, y, x)`.
 
     `msr`, `rmse`, `relative_residual`, `psnr`, `ssim`, `cosine`; with `btk` also `psnr_btk` and
-    `ssim_btk`, of mode "btk".
+    `ssim_btk`, of mode "btk". In single precision if both images are: errors stay below 1e-6.
 
-    **Raises:** `ValueError` if shapes differ.
+    **Raises:** `ValueError` if shapes differ, or an image is smaller than the window of `ssim`.
     """
-    raw = np.asarray(truth), np.asarray(found)
-    t, p = _pair(*raw)
-    d = p - t
+    dtype = _precision(truth, found)
+    t, p = _pair(truth, found, dtype)
+    _check_window(_WINDOW, t.shape)
     pixels = t.shape[-1] * t.shape[-2]
-    dd, tt, pp = _dot(d, d), _dot(t, t), _dot(p, p)
-    top = _positive(t.max(axis=(-1, -2)))
+    top = _positive(_highest(t))
+    dd, like = np.empty(len(t)), np.empty(len(t))
+    for k, (one, other) in enumerate(zip(t, p, strict=True)):
+        difference = _Difference(one, other)
+        dd[k], like[k] = difference.square, difference.ssim(float(top[k]), _WINDOW)
+    tt, pp, tp = _dot(t, t), _dot(p, p), _dot(t, p)
     with np.errstate(divide="ignore"):
         columns = {
             "msr": dd / pixels,
             "rmse": np.sqrt(dd / pixels),
             "relative_residual": np.sqrt(_ratio(dd, tt)),
-            "psnr": -10 * np.log10(dd / pixels / top**2),
-            "ssim": ssim(*raw),
-            "cosine": _ratio(_dot(t, p), np.sqrt(tt * pp)),
+            "psnr": -10 * np.log10(dd / pixels / top.astype(float) ** 2),
+            "ssim": like,
+            "cosine": _ratio(tp, np.sqrt(tt * pp)),
         }
     if btk:
-        columns |= {"psnr_btk": psnr(*raw, mode="btk"), "ssim_btk": ssim(*raw, mode="btk")}
+        columns |= {"psnr_btk": psnr(t, p, mode="btk"), "ssim_btk": ssim(t, p, mode="btk")}
     return columns
 
 
@@ -181,8 +181,8 @@ def snr(isolated: ArrayLike, sky: ArrayLike) -> Float[np.ndarray, "..."]:
 
     Pixels without any noise do not count.
     """
-    s = _image("isolated", isolated)
-    variance = s + np.asarray(sky, float)[..., None, None]
+    s = _image("isolated", isolated, dtype=_precision(isolated))
+    variance = s + np.asarray(sky, s.dtype)[..., None, None]
     # Rounding leaves light below zero where there is none.
     if variance.size and not variance.min() > 0:
         s, variance = np.where(variance > 0, s, 0), np.where(variance > 0, variance, 1)
@@ -205,52 +205,75 @@ def residual_images(blend: ArrayLike, isolated: ArrayLike) -> Float[np.ndarray, 
     return image - (sources.sum(axis=0) - sources)
 
 
-def _ssim(t: np.ndarray, p: np.ndarray, window: int) -> float:
-    """Mean similarity of two images of range 1."""
-    d = p - t
-    d2 = d * d
-    energy = [d2 @ np.ones(d2.shape[1], d2.dtype), np.ones(d2.shape[0], d2.dtype) @ d2]
-    if not np.isfinite(energy[0].sum()):
-        return np.nan
-    c1, c2 = _K1**2, _K2**2
-    n = window**2
-    sample = n / (n - 1)
-    windows = (t.shape[0] - window + 1) * (t.shape[1] - window + 1)
-    # A window's 1 - SSIM is at most mean(d)^2 / c1 + var(d) / c2, so that all windows in a strip
-    # together stay below the strip's sum of d^2 times this. Four strips may be left out.
-    budget = _SSIM_TOLERANCE * windows / (1 / c1 + sample / c2) / 4
-    y, x = (_loud(one, budget, window) for one in energy)
-    t, p, d = t[y, x], p[y, x], d[y, x]
-    if t.size == 0:
-        return 1.0
-    mean_t, mean_d, error, squares = _window_means((t, d, d2[y, x], t * t + p * p), window)
-    # By the difference of the images, not by their product: nothing cancels, and single precision
-    # is enough.
-    means = mean_t + mean_d
-    means *= means
-    mean_t *= mean_t
-    means += mean_t
-    mean_d *= mean_d
-    error -= mean_d
-    error *= sample
-    squares -= means
-    squares *= sample
-    squares += c2
-    error /= squares
-    means += c1
-    mean_d /= means
-    # 1 - (1 - a)(1 - b)
-    unlike = mean_d + error
-    mean_d *= error
-    unlike -= mean_d
-    # The last columns are windows that run on in the next row.
-    return 1 - float(np.sum(unlike[:, : t.shape[1] - window + 1], dtype=float)) / windows
+class _Difference:
+    """Two images and how they differ."""
+
+    def __init__(self, t: np.ndarray, p: np.ndarray):
+        self.t, self.p = t, p
+        self.d = p - t
+        self.d2 = self.d * self.d
+        # Of each row and of each column.
+        self.energy = (
+            self.d2 @ np.ones(t.shape[1], t.dtype),
+            np.ones(t.shape[0], t.dtype) @ self.d2,
+        )
+        self.square = float(self.energy[0].sum(dtype=float))
+
+    def ssim(self, top: float, window: int) -> float:
+        """Mean similarity if `top` is the range; NaN if that is not a number."""
+        if not (np.isfinite(self.square) and np.isfinite(top)):
+            return np.nan
+        c1, c2 = (_K1 * top) ** 2, (_K2 * top) ** 2
+        n = window**2
+        sample = n / (n - 1)
+        ny, nx = self.t.shape
+        windows = (ny - window + 1) * (nx - window + 1)
+        # A window's 1 - SSIM is at most mean(d)^2 / c1 + var(d) / c2, so that all windows in a
+        # strip together stay below the strip's sum of d^2 times this. Four may be left out.
+        budget = _SSIM_TOLERANCE * windows / (1 / c1 + sample / c2) / 4
+        box = tuple(_loud(energy, budget, window) for energy in self.energy)
+        t, p, d, d2 = (image[box] for image in (self.t, self.p, self.d, self.d2))
+        if t.size == 0:
+            return 1.0
+        mean_t, mean_d, error, squares = _window_means((t, d, d2, t * t + p * p), window)
+        # By the difference of the images, not by their product: nothing cancels, and single
+        # precision is enough.
+        means = mean_t + mean_d
+        means *= means
+        mean_t *= mean_t
+        means += mean_t
+        mean_d *= mean_d
+        error -= mean_d
+        error *= sample
+        squares -= means
+        squares *= sample
+        squares += c2
+        error /= squares
+        means += c1
+        mean_d /= means
+        # 1 - (1 - a)(1 - b)
+        unlike = mean_d + error
+        mean_d *= error
+        unlike -= mean_d
+        # The last columns are windows that run on in the next row.
+        columns = t.shape[1] - window + 1
+        rows = unlike[:, :columns] @ np.ones(columns, t.dtype)
+        return 1 - float(rows.sum(dtype=float)) / windows
+
+
+def _check_window(window: int, shape: tuple[int, ...]) -> None:
+    """Checks that a window has a middle and fits."""
+    if window % 2 == 0 or not 3 <= window <= min(shape[-2:]):
+        raise ValueError(
+            f"`window` must be odd, at least 3, and fit the image of {shape[-2:]} pixels; "
+            f"got {window}."
+        )
 
 
 def _loud(energy: np.ndarray, budget: float, window: int) -> slice:
     """The rows that are left if windows wholly in a quiet strip at either end are left out."""
-    first = int(np.searchsorted(np.cumsum(energy), budget, side="right"))
-    last = len(energy) - int(np.searchsorted(np.cumsum(energy[::-1]), budget, side="right"))
+    first = int(energy.cumsum().searchsorted(budget, side="right"))
+    last = len(energy) - int(energy[::-1].cumsum().searchsorted(budget, side="right"))
     if first >= last:
         return slice(0, 0)
     return slice(max(first - window + 1, 0), last + window - 1)
@@ -302,9 +325,16 @@ def _scaled(
     if mode not in _MODES:
         raise ValueError(f"`mode` must be one of {_MODES}; got {mode!r}.")
     t, p = _pair(truth, found, dtype)
-    top = _positive(t.max(axis=(-1, -2)))
-    top_found = _positive(p.max(axis=(-1, -2))) if mode == "btk" else top
+    top = _positive(_highest(t))
+    top_found = _positive(_highest(p)) if mode == "btk" else top
     return t * (1 / top)[..., None, None], p * (1 / top_found)[..., None, None]
+
+
+def _highest(images: np.ndarray) -> np.ndarray:
+    """The brightest pixel of each image."""
+    # Along one axis, which is faster than along two.
+    *front, ny, nx = images.shape
+    return images.reshape(*front, ny * nx).max(axis=-1)
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
@@ -312,16 +342,17 @@ def _positive(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.array(np.nan, values.dtype))
 
 
-def _precision(truth: ArrayLike, found: ArrayLike) -> DTypeLike:
-    """Single only if both images are."""
-    single = all(np.asarray(values).dtype == np.float32 for values in (truth, found))
+def _precision(*images: ArrayLike) -> DTypeLike:
+    """Single only if all images are."""
+    single = all(np.asarray(values).dtype == np.float32 for values in images)
     return np.float32 if single else np.float64
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Sum of the product over the pixels: by BLAS, image by image, twice as fast as einsum."""
     rows = (array.reshape(-1, array.shape[-1] * array.shape[-2]) for array in (a, b))
-    return np.array([x @ y for x, y in zip(*rows, strict=True)]).reshape(a.shape[:-2])
+    sums = np.array([x @ y for x, y in zip(*rows, strict=True)], float)
+    return sums.reshape(a.shape[:-2])
 
 
 def _pair(

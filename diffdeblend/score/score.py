@@ -149,14 +149,16 @@ def score(
     target_measures: Mapping[str, Target] | None = None,
     colours: Sequence[tuple[str, str]] | None = None,
     btk: bool = False,
-    draws: int = 400,
+    draws: int = 200,
     confidence: float = 0.6826894921,
     seed: int = DEFAULT_SEED,
 ) -> Scores:
     """Match what was found with what is there, and compare the two.
 
-    - `blends`: a set of blends with their isolated images.
-    - `measured`: what was found in each, in their order. Images and segmentations may be absent.
+    - `blends`: a set of blends with their isolated images, `(source, band, y, x)`, one a row of the
+        truth. SNR and blendedness of the truth are taken if it has them.
+    - `measured`: what was found in each, in their order. Images and segmentations may be absent;
+        images of one band are of `band`.
     - `band`: in which images and segmentations are compared.
     - `max_distance`, `distance`: as in `match`; `coordinates`: the columns, of truth and of
         catalogues, that these take. Or a `matcher`: a function of both coordinates, such as
@@ -182,6 +184,12 @@ def score(
         raise ValueError(f"`band` must be one of {bands}; got {band!r}.")
     if blends.isolated is None:
         raise ValueError("`blends` needs isolated images; draw the set with them.")
+    stamp = (len(bands), *np.shape(blends.images)[2:])
+    if np.shape(blends.isolated) != (len(truth), *stamp):
+        raise ValueError(
+            f"`blends.isolated` needs shape {(len(truth), *stamp)}, a row for each of the truth; "
+            f"got {np.shape(blends.isolated)}."
+        )
     if len(measured) != n_blends:
         raise ValueError(f"`measured` needs one entry for {n_blends} blends; got {len(measured)}.")
     for a, b in colours or ():
@@ -208,21 +216,26 @@ def score(
     new: dict[str, np.ndarray] = {name: np.full(len(truth), np.nan) for name in names}
     found = np.full(len(truth), -1)
     neighbour = np.empty(len(truth))
-    light = {name: np.empty(len(truth)) for name in ("blendedness", "snr")}
+    known = {
+        name: np.asarray(truth[column], float)
+        for name, column in (
+            ("magnitude", f"magnitude_{band}"),
+            ("size", "radius"),
+            ("snr", f"snr_{band}"),
+            ("blendedness", f"blendedness_{band}"),
+        )
+        if column in truth.colnames
+    }
+    light = {name: np.empty(len(truth)) for name in ("snr", "blendedness")}
     sky = float(np.asarray(blends.sky)[where])
     outputs = TargetColumns(targets, len(truth))
     parts = []
     for i, result in enumerate(measured):
         first, rows = int(start[i]), slice(int(start[i]), int(start[i + 1]))
-        isolated = np.asarray(blends.isolated[i][: n[i]])
-        if isolated.shape[:2] != (n[i], len(bands)):
-            raise ValueError(
-                f"`blends.isolated[{i}]` needs {n[i]} sources in {len(bands)} bands, as the truth "
-                f"has; got shape {isolated.shape}."
-            )
+        isolated = np.asarray(blends.isolated[rows])
         own = isolated[:, where]
         positions, found_at = _found_positions(result, coordinates, i)
-        _check_shapes(result, isolated.shape[1:], i)
+        _check_shapes(result, stamp, i)
         if matcher is None:
             pairs = match(here[rows], positions, max_distance, distance)
         else:
@@ -230,10 +243,13 @@ def score(
         at, there_at = first + pairs.truth_index, pairs.found_index
         found[at], new["distance_detection"][at] = there_at, pairs.distance
         neighbour[rows] = nearest_neighbour(there[rows])
-        light["blendedness"][rows] = images.blendedness(own)
-        light["snr"][rows] = images.snr(own, sky)
+        if "blendedness" not in known:
+            light["blendedness"][rows] = images.blendedness(own)
+        if "snr" not in known:
+            light["snr"][rows] = images.snr(own, sky)
         if result.images is not None and len(pairs):
-            seen = np.asarray(result.images[:, where])[there_at]
+            # One image for all bands is one of the band of the scores.
+            seen = np.asarray(result.images)[there_at, where if result.images.shape[1] > 1 else 0]
             for name, values in images.compare(own[pairs.truth_index], seen, btk=btk).items():
                 new[name][at] = values
         if result.segmentation is not None and len(pairs):
@@ -254,10 +270,7 @@ def score(
     per_source["detected"] = found >= 0
     per_source["found"] = found
     per_source["distance_closest_galaxy"] = neighbour
-    for name, source in (("magnitude", f"magnitude_{band}"), ("size", "radius")):
-        if source in truth.colnames:
-            per_source[name] = np.asarray(truth[source], float)
-    for name, values in (light | new).items():
+    for name, values in (light | known | new).items():
         per_source[name] = values
     detections = detection_rows(measured, parts)
     with_fluxes(per_source, detections, measured, bands, start, colours)
@@ -305,12 +318,18 @@ def _found_positions(
 
 def _check_shapes(result: MeasuredLike, stamp: tuple[int, ...], i: int) -> None:
     """Images and segmentations have a row for each detection, and the pixels of the blend."""
-    n = len(result.catalog)
-    wanted = {"images": (n, *stamp), "segmentation": (n, *stamp[1:])}
-    for name, shape in wanted.items():
-        array = getattr(result, name)
-        if array is not None and np.shape(array) != shape:
-            raise ValueError(f"`measured[{i}].{name}` needs shape {shape}; got {np.shape(array)}.")
+    n, (n_bands, *pixels) = len(result.catalog), stamp
+    both = (n, n_bands, *pixels), (n, 1, *pixels)
+    if result.images is not None and np.shape(result.images) not in both:
+        raise ValueError(
+            f"`measured[{i}].images` needs shape {both[0]}, or one band; "
+            f"got {np.shape(result.images)}."
+        )
+    if result.segmentation is not None and np.shape(result.segmentation) != (n, *pixels):
+        raise ValueError(
+            f"`measured[{i}].segmentation` needs shape {(n, *pixels)}; "
+            f"got {np.shape(result.segmentation)}."
+        )
 
 
 def _mask(values: np.ndarray, n: int) -> np.ndarray:

@@ -61,9 +61,11 @@ class TargetColumns:
 
         **Raises:** `ValueError` if a function returns another number of numbers than before.
         """
+        # One image for all bands is one of this band.
+        plane = image[band if len(image) > 1 else 0]
         for name, function in self._targets.items():
             every = isinstance(function, AllBands)
-            value = function(image if every else image[band], psf if every else psf[band], x, y)
+            value = function(image if every else plane, psf if every else psf[band], x, y)
             single, numbers = np.ndim(value) == 0, np.atleast_1d(np.asarray(value, float))
             size = numbers.shape
             column = self._values.get((name, true))

@@ -29,7 +29,7 @@ class Bootstrap:
     """
 
     n_blends: int
-    draws: int = 400
+    draws: int = 200
     confidence: float = 0.6826894921
     seed: int = DEFAULT_SEED
     times: Int[np.ndarray, "draw blend"] = field(init=False, repr=False)
