@@ -1,5 +1,6 @@
 """Measure functions over blends: what they find, what they are given, and how they fail."""
 
+import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -7,6 +8,7 @@ import astropy.wcs
 import galsim
 import numpy as np
 import pytest
+from astropy import units
 from astropy.table import Table
 from quick import hasty
 
@@ -520,6 +522,35 @@ def test_other_processes_find_the_same(blends, monkeypatch, tmp_path):
         assert measured.catalog["x"].description == expected.catalog["x"].description
         who |= set(measured.catalog["process"])
     assert len(who) == 2
+
+
+def test_outcomes_are_what_they_were_after_they_are_sent():
+    """Tables of one make as slices of one; errors and other tables between them."""
+
+    def table(x, **more):
+        made = Table({"x": np.array(x), "y": np.array(x), **more}, meta={"of": len(x)})
+        made["x"].description = "Centre"
+        return made
+
+    segments = np.ones((2, 3, 3), bool)
+    sent = [
+        Measured(table([1.0, 2.0]), segments),
+        "it failed",
+        Measured(table([])),
+        Measured(table([3.0], more=np.array(["a"]))),
+        Measured(table([4.0])),
+        Measured(table([5.0] * units.arcsec)),
+    ]
+    got = processes._parted(pickle.loads(pickle.dumps(processes._stacked(sent))))
+    assert got[1] == sent[1]
+    for number in (0, 2, 3, 4, 5):
+        before, after = sent[number].catalog, got[number].catalog
+        assert after.colnames == before.colnames
+        np.testing.assert_array_equal(after["x"], before["x"])
+        assert (after["x"].unit, after["x"].description) == (before["x"].unit, "Centre")
+        assert after.meta == before.meta
+    np.testing.assert_array_equal(got[0].segmentation, segments)
+    assert processes._parted(processes._stacked(["a", "b"])) == ["a", "b"]
 
 
 def test_what_cannot_be_pickled_runs_here(blends, monkeypatch):

@@ -153,38 +153,66 @@ def _with_others(
             else:
                 ready = wait(waiting, return_when=FIRST_COMPLETED).done
             for future in ready:
-                put(waiting.pop(future), [_from_arrays(one) for one in future.result()])
+                put(waiting.pop(future), _parted(future.result()))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return len(jobs)
 
 
-def _work(measure: Measure, jobs: Jobs) -> list[Any]:
-    """In another process: outcomes, those that are `Measured` as `_arrays`."""
+def _work(measure: Measure, jobs: Jobs) -> Any:
+    """In another process: outcomes, with their tables as one."""
     if measure.origin:
         measure = replace(measure, function=load_function(measure.origin))
-    made = [jobs.outcome(measure, number) for number in range(len(jobs))]
-    return [_arrays(one) if isinstance(one, Measured) else one for one in made]
+    return _stacked([jobs.outcome(measure, number) for number in range(len(jobs))])
 
 
-def _arrays(measured: Measured) -> Any:
-    """Without the table, which takes as long to unpickle as some functions take to measure."""
-    table: Any = measured.catalog
-    if not all(type(column) is Column for column in table.itercols()):
-        return measured
-    columns = {name: np.asarray(table[name]) for name in table.colnames}
-    about = {name: (table[name].description, table[name].unit) for name in table.colnames}
-    return columns, about, dict(table.meta), measured.segmentation, measured.images
+def _stacked(outcomes: list[Outcome]) -> Any:
+    """To be sent: a table takes as long to unpickle as some functions take to measure.
+
+    What has other columns than the first, or columns with more to them than an array, is sent as
+    it is.
+    """
+    tables: list[Any] = [o.catalog if isinstance(o, Measured) else None for o in outcomes]
+    first = next((table for table in tables if table is not None and _plain(table)), None)
+    if first is None:
+        return outcomes
+    like = [t is not None and t.colnames == first.colnames and _plain(t) for t in tables]
+    alike = [t for t, same in zip(tables, like, strict=True) if same]
+    columns = {n: np.concatenate([np.asarray(t[n]) for t in alike]) for n in first.colnames}
+    about = {n: (first[n].description, first[n].unit) for n in first.colnames}
+    rest = [
+        (len(o.catalog), dict(o.catalog.meta), o.segmentation, o.images)
+        if same and isinstance(o, Measured)
+        else o
+        for o, same in zip(outcomes, like, strict=True)
+    ]
+    return columns, about, rest
 
 
-def _from_arrays(sent: Any) -> Outcome:
-    if isinstance(sent, Measured | str):
+def _plain(table: Table) -> bool:
+    return all(type(column) is Column for column in table.itercols())
+
+
+def _parted(sent: Any) -> list[Outcome]:
+    """The outcomes that were sent."""
+    if isinstance(sent, list):
         return sent
-    columns, about, meta, segmentation, images = sent
-    table: Any = Table(columns, meta=meta, copy=False)
+    columns, about, rest = sent
+    every: Any = Table(columns, copy=False)
     for name, (description, unit) in about.items():
-        table[name].description, table[name].unit = description, unit
-    return Measured(table, segmentation, images)
+        every[name].description, every[name].unit = description, unit
+    outcomes: list[Outcome] = []
+    start = 0
+    for one in rest:
+        if isinstance(one, Measured | str):
+            outcomes.append(one)
+            continue
+        count, meta, segmentation, images = one
+        table = every[start : start + count]
+        table.meta.update(meta)
+        outcomes.append(Measured(table, segmentation, images))
+        start += count
+    return outcomes
 
 
 def _elsewhere(*_: Any, **__: Any) -> Any:
