@@ -1,5 +1,6 @@
 """Measure functions over blends: what they find, what they are given, and how they fail."""
 
+import os
 import pickle
 from dataclasses import dataclass, replace
 from functools import partial
@@ -307,6 +308,21 @@ def test_positions_that_cannot_be_fitted_keep_their_rows(blends):
     assert nearest(found[0].positions[1:3], TRUTH[0])[1].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be at least 1; got 0"),
+        ({"kinds": []}, "`settings` may not have kinds"),
+        ({"threshold": -1.0}, "`threshold` must be positive; got -1"),
+        ({"positions": [np.zeros((1, 2))]}, "`positions` needs an entry a blend, 3; got 1"),
+        ({"model": "disk"}, "`model` must be one of"),
+    ],
+)
+def test_wrong_settings_of_ours_are_refused(blends, change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_blends(blends, **change)
+
+
 def test_what_the_first_search_missed_is_found_in_the_residual(blends):
     """A faint source on the flank of a bright one."""
     places = np.array([[30.2, 30.8], [34.4, 31.7]])
@@ -483,10 +499,19 @@ def test_wrong_arguments_are_refused(blends, change, message):
 def test_other_processes_find_the_same(blends, monkeypatch, tmp_path):
     """With a function of a file, which no other process could import by its name."""
     file = tmp_path / "mine.py"
+    # This process does all, were it not made to wait for the other.
     file.write_text(
-        "import os\n"
+        "import os, time\n"
+        "from pathlib import Path\n"
         "from diffdeblend.score.measurers.peaks import peaks\n"
+        f"HERE, BEGUN, CALLS = {os.getpid()}, Path({str(tmp_path / 'begun')!r}), []\n"
         "def mine(exposure, positions, threshold):\n"
+        "    CALLS.append(None)\n"
+        "    if os.getpid() != HERE:\n"
+        "        BEGUN.touch()\n"
+        "    end = time.monotonic() + 60\n"
+        "    while len(CALLS) > 2 and not BEGUN.exists() and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
         "    found = peaks(exposure, threshold=threshold)\n"
         "    found.catalog['process'] = os.getpid()\n"
         "    return found\n"
