@@ -1,5 +1,7 @@
 """Measure functions over blends: what they find, what they are given, and how they fail."""
 
+import os
+import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -7,6 +9,7 @@ import astropy.wcs
 import galsim
 import numpy as np
 import pytest
+from astropy import units
 from astropy.table import Table
 from quick import hasty
 
@@ -305,6 +308,21 @@ def test_positions_that_cannot_be_fitted_keep_their_rows(blends):
     assert nearest(found[0].positions[1:3], TRUTH[0])[1].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be at least 1; got 0"),
+        ({"kinds": []}, "`settings` may not have kinds"),
+        ({"threshold": -1.0}, "`threshold` must be positive; got -1"),
+        ({"positions": [np.zeros((1, 2))]}, "`positions` needs an entry a blend, 3; got 1"),
+        ({"model": "disk"}, "`model` must be one of"),
+    ],
+)
+def test_wrong_settings_of_ours_are_refused(blends, change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_blends(blends, **change)
+
+
 def test_what_the_first_search_missed_is_found_in_the_residual(blends):
     """A faint source on the flank of a bright one."""
     places = np.array([[30.2, 30.8], [34.4, 31.7]])
@@ -481,10 +499,19 @@ def test_wrong_arguments_are_refused(blends, change, message):
 def test_other_processes_find_the_same(blends, monkeypatch, tmp_path):
     """With a function of a file, which no other process could import by its name."""
     file = tmp_path / "mine.py"
+    # This process does all, were it not made to wait for the other.
     file.write_text(
-        "import os\n"
+        "import os, time\n"
+        "from pathlib import Path\n"
         "from diffdeblend.score.measurers.peaks import peaks\n"
+        f"HERE, BEGUN, CALLS = {os.getpid()}, Path({str(tmp_path / 'begun')!r}), []\n"
         "def mine(exposure, positions, threshold):\n"
+        "    CALLS.append(None)\n"
+        "    if os.getpid() != HERE:\n"
+        "        BEGUN.touch()\n"
+        "    end = time.monotonic() + 60\n"
+        "    while len(CALLS) > 2 and not BEGUN.exists() and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
         "    found = peaks(exposure, threshold=threshold)\n"
         "    found.catalog['process'] = os.getpid()\n"
         "    return found\n"
@@ -520,6 +547,35 @@ def test_other_processes_find_the_same(blends, monkeypatch, tmp_path):
         assert measured.catalog["x"].description == expected.catalog["x"].description
         who |= set(measured.catalog["process"])
     assert len(who) == 2
+
+
+def test_outcomes_are_what_they_were_after_they_are_sent():
+    """Tables of one make as slices of one; errors and other tables between them."""
+
+    def table(x, **more):
+        made = Table({"x": np.array(x), "y": np.array(x), **more}, meta={"of": len(x)})
+        made["x"].description = "Centre"
+        return made
+
+    segments = np.ones((2, 3, 3), bool)
+    sent = [
+        Measured(table([1.0, 2.0]), segments),
+        "it failed",
+        Measured(table([])),
+        Measured(table([3.0], more=np.array(["a"]))),
+        Measured(table([4.0])),
+        Measured(table([5.0] * units.arcsec)),
+    ]
+    got = processes._parted(pickle.loads(pickle.dumps(processes._stacked(sent))))
+    assert got[1] == sent[1]
+    for number in (0, 2, 3, 4, 5):
+        before, after = sent[number].catalog, got[number].catalog
+        assert after.colnames == before.colnames
+        np.testing.assert_array_equal(after["x"], before["x"])
+        assert (after["x"].unit, after["x"].description) == (before["x"].unit, "Centre")
+        assert after.meta == before.meta
+    np.testing.assert_array_equal(got[0].segmentation, segments)
+    assert processes._parted(processes._stacked(["a", "b"])) == ["a", "b"]
 
 
 def test_what_cannot_be_pickled_runs_here(blends, monkeypatch):

@@ -5,7 +5,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -95,8 +95,10 @@ def run_jobs(
 
     def put(start: int, made: list[Outcome]) -> None:
         nonlocal finished
-        outcomes[start : start + len(made)] = made
-        finished += len(made)
+        for number, one in enumerate(made, start):
+            # What this process did while it waited may come once more.
+            finished += outcomes[number] is None
+            outcomes[number] = one
         if advance is not None:
             advance(finished)
 
@@ -136,7 +138,8 @@ def _with_others(
     here: Callable[[int], None],
 ) -> int:
     """Do all jobs from `low` on, with `others` more processes; gives the number of jobs."""
-    high, waiting = len(jobs), {}
+    high = len(jobs)
+    waiting: dict[Future, int] = {}
     sent = replace(measure, function=_elsewhere) if measure.origin else measure
     # Spawned: a fork of a process whose threads hold locks may hang.
     pool = ProcessPoolExecutor(others, get_context("spawn"))
@@ -151,40 +154,78 @@ def _with_others(
                 low += 1
                 ready = [future for future in waiting if future.done()]
             else:
-                ready = wait(waiting, return_when=FIRST_COMPLETED).done
+                # Not idle while others are slow: the chunk that was sent last is done here too,
+                # and who is first has it. So two are never much slower than one.
+                last = next(reversed(waiting))
+                for number in range(waiting[last], waiting[last] + size):
+                    if last.done():
+                        break
+                    here(number)
+                else:
+                    del waiting[last]
+                ready = [future for future in waiting if future.done()]
             for future in ready:
-                put(waiting.pop(future), [_from_arrays(one) for one in future.result()])
+                put(waiting.pop(future), _parted(future.result()))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return len(jobs)
 
 
-def _work(measure: Measure, jobs: Jobs) -> list[Any]:
-    """In another process: outcomes, those that are `Measured` as `_arrays`."""
+def _work(measure: Measure, jobs: Jobs) -> Any:
+    """In another process: outcomes, with their tables as one."""
     if measure.origin:
         measure = replace(measure, function=load_function(measure.origin))
-    made = [jobs.outcome(measure, number) for number in range(len(jobs))]
-    return [_arrays(one) if isinstance(one, Measured) else one for one in made]
+    return _stacked([jobs.outcome(measure, number) for number in range(len(jobs))])
 
 
-def _arrays(measured: Measured) -> Any:
-    """Without the table, which takes as long to unpickle as some functions take to measure."""
-    table: Any = measured.catalog
-    if not all(type(column) is Column for column in table.itercols()):
-        return measured
-    columns = {name: np.asarray(table[name]) for name in table.colnames}
-    about = {name: (table[name].description, table[name].unit) for name in table.colnames}
-    return columns, about, dict(table.meta), measured.segmentation, measured.images
+def _stacked(outcomes: list[Outcome]) -> Any:
+    """To be sent: a table takes as long to unpickle as some functions take to measure.
+
+    What has other columns than the first, or columns with more to them than an array, is sent as
+    it is.
+    """
+    tables: list[Any] = [o.catalog if isinstance(o, Measured) else None for o in outcomes]
+    first: Any = next((table for table in tables if table is not None and _plain(table)), None)
+    if first is None:
+        return outcomes
+    like = [t is not None and t.colnames == first.colnames and _plain(t) for t in tables]
+    alike = [t for t, same in zip(tables, like, strict=True) if same]
+    names: list[str] = list(first.colnames)
+    columns = {name: np.concatenate([np.asarray(t[name]) for t in alike]) for name in names}
+    about = {name: (first[name].description, first[name].unit) for name in names}
+    rest = [
+        (len(o.catalog), dict(o.catalog.meta), o.segmentation, o.images)
+        if same and isinstance(o, Measured)
+        else o
+        for o, same in zip(outcomes, like, strict=True)
+    ]
+    return columns, about, rest
 
 
-def _from_arrays(sent: Any) -> Outcome:
-    if isinstance(sent, Measured | str):
+def _plain(table: Any) -> bool:
+    return all(type(table[name]) is Column for name in table.colnames)
+
+
+def _parted(sent: Any) -> list[Outcome]:
+    """The outcomes that were sent."""
+    if isinstance(sent, list):
         return sent
-    columns, about, meta, segmentation, images = sent
-    table: Any = Table(columns, meta=meta, copy=False)
+    columns, about, rest = sent
+    every: Any = Table(columns, copy=False)
     for name, (description, unit) in about.items():
-        table[name].description, table[name].unit = description, unit
-    return Measured(table, segmentation, images)
+        every[name].description, every[name].unit = description, unit
+    outcomes: list[Outcome] = []
+    start = 0
+    for one in rest:
+        if isinstance(one, Measured | str):
+            outcomes.append(one)
+            continue
+        count, meta, segmentation, images = one
+        table = every[start : start + count]
+        table.meta.update(meta)
+        outcomes.append(Measured(table, segmentation, images))
+        start += count
+    return outcomes
 
 
 def _elsewhere(*_: Any, **__: Any) -> Any:
@@ -206,5 +247,7 @@ def _can_be_sent(measure: Measure) -> bool:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, less those that others are busy on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    busy = os.getloadavg()[0] - 1 if hasattr(os, "getloadavg") else 0
+    return max(1, (cores or 1) - max(0, round(busy)))

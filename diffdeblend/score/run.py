@@ -104,11 +104,14 @@ def measure_blends(
     places = _places(positions, sets, n, several)
     # The variance of a set may be made when it is asked for: once is enough.
     stamps: dict[str, Stamps] = {}
-    done = 0
+    done = told = 0
 
     def advance(finished: int, whole: int = n) -> None:
+        nonlocal told
+        # A measure that begins a second round does not undo the first.
+        told = max(told, done + min(n, n * finished // max(whole, 1)))
         if report is not None:
-            report(done + min(n, n * finished // max(whole, 1)), n * len(asked))
+            report(told, n * len(asked))
 
     found = Measurements()
     for measure in asked:

@@ -59,15 +59,20 @@ def fit_blends(
         `truncated` says so.
     - `background`: as in `fit_batch`; simulated blends have their sky subtracted.
     - `report`: called with the number of finished fits and of those known to be needed.
-    - `settings`: as in `fit_batch`, such as `model="sersic"`.
+    - `settings`: as in `fit_batch`, such as `model="sersic"`; but for `kinds` and `covariance`.
+        With `free_form` fluxes are those of the free pixels, and images still those of the models.
 
     Gives for each blend, besides `x`, `y`, `ra`, `dec`: `flux_{band}` (total, of the light beyond
     the PSF's stamp too), `radius` (half-light, pixels), `index`, `g1`, `g2` (reduced shear of the
     galaxy itself), `model`, each with its error under its name with `_err` (`flux_err_{band}`), and
     `flags`, bits of `Flag`.
 
-    **Raises:** `ValueError` for a setting that `fit_batch` refuses, or fewer than one round.
+    **Raises:** `ValueError` for a setting that `fit_batch` refuses, `kinds` or `covariance`, fewer
+    than one round, or another number of positions than of blends.
     """
+    # These go by blend, and blends without a source are not fitted.
+    if refused := {"kinds", "covariance"} & set(settings):
+        raise ValueError(f"`settings` may not have {' and '.join(sorted(refused))}.")
     if rounds < 1:
         raise ValueError(f"`rounds` must be at least 1; got {rounds}.")
     stamps = stamps_of(blends)
