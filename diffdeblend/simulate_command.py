@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffdeblend import __version__
 from diffdeblend.blend_options import SAMPLINGS
 from diffdeblend.progress import Progress, bar
@@ -79,7 +81,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
             renderer=renderer,
         )
         drawing += time.perf_counter() - now
-        warned += sum(int(blends.truth["outside"].sum()) for blends in batch.values())
+        warned += sum(int(np.sum(blends.truth["outside"])) for blends in batch.values())
         append_blends(batch, path, attributes={"command": settings})
         report(min(chosen.n, low + chosen.batch))
     report(None)

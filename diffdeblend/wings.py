@@ -6,11 +6,11 @@ n = 6 and 15 pixels radius has 0.6 % too much light in a stamp of 120 pixels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import DTypeLike
 
 from diffdeblend.fourier import EXACT
 from diffdeblend.grid import Grid
@@ -22,7 +22,7 @@ N_NODES = 10
 
 
 def wrapped_wings(
-    wings: Callable[[Array, Array], Array], grid: Grid, dtype: DTypeLike
+    wings: Callable[[Array, Array], Array], grid: Grid, dtype: Any
 ) -> Float[Array, "slot node node"]:
     """What wraps around, at the nodes of a stamp.
 

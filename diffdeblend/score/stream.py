@@ -50,6 +50,7 @@ def score_parts(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {**settings, "draws": 0}
     parts: dict[str, list[Scores]] = {measure.name: [] for measure in asked}
     done = 0
     for blends in batches:
@@ -58,9 +59,12 @@ def score_parts(
             path = folder / f"{measure.name}-{done}-{done + blends.n_blends}-{key}.npz"
             if not path.exists():
                 found = measure_blends(blends, [measure], positions=positions, workers=workers)
-                one = score(blends, found.measured[measure.name], **(settings | {"draws": 0}))
+                one = score(blends, found.measured[measure.name], **options)
                 errors = found.errors[measure.name]
-                more = {"seconds": found.seconds[measure.name], "failures": len(errors)}
+                more: dict[str, Any] = {
+                    "seconds": found.seconds[measure.name],
+                    "failures": len(errors),
+                }
                 if errors:
                     number, words = next(iter(errors.items()))
                     more["failed"] = f"blend {done + number}: {words}"

@@ -174,9 +174,9 @@ class Blends:
             raise ValueError(
                 f"`numbers` must be below {self.n_blends}; got {chosen.min()} to {chosen.max()}."
             )
-        rows = [np.arange(self.first[k], self.first[k + 1]) for k in chosen]
+        rows = [np.arange(int(self.first[k]), int(self.first[k + 1])) for k in chosen]
         picked = np.concatenate([np.zeros(0, int), *rows])
-        truth = self.truth[picked]
+        truth: Any = self.truth[picked]
         truth["blend"] = np.repeat(np.arange(len(chosen)), [len(r) for r in rows])
         return replace(
             self,

@@ -51,7 +51,7 @@ class HasBand(Protocol):
     """What is asked of a band here."""
 
     @property
-    def wavelength(self) -> float: ...
+    def wavelength(self) -> float | None: ...
 
 
 class HasBands(Protocol):
@@ -279,11 +279,14 @@ def with_bands(
             f"`columns` needs magnitudes at two wavelengths at least; got {columns}, of the "
             f"columns {catalog.table.colnames}."
         )
+    unknown = [band for band, its in zip(survey.band_names, survey.bands, strict=True) if its.wavelength is None]
+    if unknown:
+        raise ValueError(f"`survey` {survey.name} has no wavelength for its bands {unknown}.")
     names = sorted(columns, key=lambda name: columns[name])
     at = np.log([columns[name] for name in names])
     values = np.stack([numbers(catalog.table, name) for name in names], axis=1)
     wanted = {
-        f"{survey.name}_{name}": np.log(band.wavelength)
+        f"{survey.name}_{name}": np.log(band.wavelength or np.nan)
         for name, band in zip(survey.band_names, survey.bands, strict=True)
         if f"{survey.name}_{name}" not in catalog.table.colnames
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ def _left_out(psf: "galsim.GSObject", pixel_scale: float) -> tuple[float, ...]:
     # Two dimensions: an image of a PSF has no symmetry.
     points = 513
     step = 2 * highest / (points - 1)
-    seen = galsim.Convolve([psf, galsim.Pixel(pixel_scale)], gsparams=galsim.GSParams(**TIGHT))
+    seen = galsim.Convolution([psf, galsim.Pixel(pixel_scale)], gsparams=galsim.GSParams(**TIGHT))
     power = np.abs(seen.drawKImage(nx=points, ny=points, scale=step).array)
     k = np.abs(np.arange(points) - points // 2) * step * pixel_scale / np.pi
     largest = np.maximum(k[:, None], k)
@@ -327,7 +327,7 @@ def _spectrum(profile: "galsim.GSObject", pixel_scale: float, grid: Grid) -> Pai
     """The transform of a profile on the modes of a grid, by GalSim."""
     step = 2 * np.pi / (grid.period_x * pixel_scale)
     # GalSim has one step for both axes: squeezed along y, the profile has the other one.
-    squeezed = profile.transform(1, 0, 0, grid.period_x / grid.period_y)
+    squeezed: Any = profile.transform(1, 0, 0, grid.period_x / grid.period_y)
     image = squeezed.drawKImage(nx=2 * grid.modes_x + 1, ny=2 * grid.modes_y + 1, scale=step).array
     image = image / image[grid.modes_y, grid.modes_x].real
     rows = np.round(grid.axis_y * grid.period_y / (2 * np.pi)).astype(int) + grid.modes_y

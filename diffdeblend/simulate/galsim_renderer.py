@@ -89,7 +89,7 @@ def draw_source(
         psfs = drawing.psfs[drawing.psf_index[sources.blend[k]]]
         for psf, flux in zip(psfs, sources.flux[k], strict=True):
             image = galsim.ImageD(nx, ny)
-            seen = galsim.Convolve([profile.withFlux(flux), psf], gsparams=params)
+            seen: Any = galsim.Convolve([profile.withFlux(flux), psf], gsparams=params)
             seen.drawImage(image=image, scale=scale, offset=offset)
             images.append(image.array)
     except galsim.GalSimError as error:
@@ -105,7 +105,7 @@ def source_profile(drawing: Drawing, k: int) -> "galsim.GSObject":
     if sources.real[k]:
         assert drawing.galaxies is not None
         profile = drawing.galaxies.galaxy(int(sources.row[k]))
-        turned = profile.rotate(sources.turn[k] * galsim.radians)
+        turned: Any = profile.rotate(sources.turn[k] * galsim.radians)
         return turned.shear(g1=sources.shear1[k], g2=sources.shear2[k])
     parts = []
     for p in range(sources.first[k], sources.first[k + 1]):
@@ -115,7 +115,7 @@ def source_profile(drawing: Drawing, k: int) -> "galsim.GSObject":
             part = _sersic(float(sources.index[p]), float(sources.radius[p]) * scale)
             part = part.shear(g1=sources.g1[p], g2=sources.g2[p])
         parts.append(part * float(sources.share[p]))
-    return galsim.Add(parts)
+    return galsim.Sum(parts)
 
 
 def _sersic(index: float, radius: float) -> "galsim.GSObject":

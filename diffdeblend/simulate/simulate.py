@@ -219,7 +219,7 @@ def draw_placed(
         if report is not None:
             report(high, n)
     measured = {"snr": snr, "blendedness": blendedness} if isolated else {}
-    truth = _truth(catalog, laid, survey, shape, magnitudes, placed, measured)
+    truth: Any = _truth(catalog, laid, survey, shape, magnitudes, placed, measured)
     if truth["outside"].any():
         warnings.warn(
             f"{int(truth['outside'].sum())} sources have their centre outside the stamp; "
@@ -342,7 +342,7 @@ def _truth(
     ny, nx = shape
     g1, g2 = _main_shear(laid)
     dim = np.concatenate([np.zeros(0), *(p.dim for p in placed)])
-    truth = Table(
+    truth: Any = Table(
         {
             "blend": laid.blend,
             "source": np.arange(n) - np.repeat(first, [p.n_sources for p in placed]),

@@ -71,6 +71,7 @@ def append_blends(
     if not given:
         raise ValueError("`blends` is empty; give at least one survey.")
     path = Path(path)
+    root: Any
     if path.exists():
         root = _open(path, "a")
     else:
@@ -81,7 +82,7 @@ def append_blends(
         raise ValueError(
             f"`blends` are of {list(given)}, the set at {str(path)!r} of {root.attrs['surveys']}."
         )
-    finished = int(root.attrs["finished"])  # type: ignore[arg-type]
+    finished = int(root.attrs["finished"])
     # Chunks of zeros, too: one that is missing on reading is then one that was lost.
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, batch in given.items():
@@ -91,7 +92,7 @@ def append_blends(
         raise ValueError(f"`blends` need the same number of blends in all surveys; got {n}.")
     # Last, and alone: a reader never sees half of a batch.
     root.attrs["finished"] = finished + n.pop()
-    return int(root.attrs["finished"])  # type: ignore[arg-type]
+    return int(root.attrs["finished"])
 
 
 def read_blends(path: str | Path, survey: str | None = None, **part: int) -> Blends:
@@ -115,7 +116,7 @@ def read_surveys(path: str | Path, start: int = 0, stop: int | None = None) -> d
     """All surveys of a set by their names; see `read_blends`."""
     path = Path(path)
     root = _open(path, "r")
-    finished = int(root.attrs["finished"])  # type: ignore[arg-type]
+    finished = int(root.attrs["finished"])
     stop = finished if stop is None else min(stop, finished)
     if not 0 <= start <= stop:
         raise ValueError(f"`start` must be between 0 and {stop}; got {start}.")
@@ -131,7 +132,7 @@ def count_blends(path: str | Path) -> int:
 
     **Raises:** `ValueError` as `read_blends`.
     """
-    return int(_open(Path(path), "r").attrs["finished"])  # type: ignore[arg-type]
+    return int(_open(Path(path), "r").attrs["finished"])
 
 
 def read_stream(path: str | Path, batch: int = 100, survey: str | None = None) -> Iterator[Blends]:
@@ -161,6 +162,7 @@ def _open(path: Path, mode: Any) -> Any:
 
 
 def _append(root: Any, name: str, batch: Blends, finished: int) -> None:
+    columns: Any = batch.truth
     known = name in root
     group = root[name] if known else root.create_group(name)
     if not known:
@@ -177,7 +179,7 @@ def _append(root: Any, name: str, batch: Blends, finished: int) -> None:
                 else np.asarray(batch.noise_correlation).tolist(),
                 "seed": batch.seed,
                 "settings": batch.settings,
-                "units": {c: str(batch.truth[c].unit or "") for c in batch.truth.colnames},
+                "units": {c: str(columns[c].unit or "") for c in columns.colnames},
                 "rows": 0,
                 "psfs": 0,
             }
@@ -246,7 +248,7 @@ def _read(group: Any, start: int, stop: int) -> Blends:
                     f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of "
                     f"`{name}` are missing."
                 )
-    truth = Table()
+    truth: Any = Table()
     for column, unit in attrs["units"].items():
         truth[column] = group[f"truth/{column}"][a:b]
         truth[column].unit = unit or None

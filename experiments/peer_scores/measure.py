@@ -101,7 +101,7 @@ def measure(
             for number, error in found.errors[word].items():
                 print(f"{word}, blend {start + number}: {error}", file=sys.stderr)
             one = score(
-                replace(blends, isolated=blends.padded_isolated()),
+                blends,
                 found.measured[word],
                 band=settings.band,
                 # Told the centres, the n-th row of the catalogue is the n-th source.
