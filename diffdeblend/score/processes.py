@@ -194,7 +194,7 @@ def _stacked(outcomes: list[Outcome]) -> Any:
     columns = {name: np.concatenate([np.asarray(t[name]) for t in alike]) for name in names}
     about = {name: (first[name].description, first[name].unit) for name in names}
     rest = [
-        (len(o.catalog), dict(o.catalog.meta), o.segmentation, o.images)
+        (len(o.catalog), {**(o.catalog.meta or {})}, o.segmentation, o.images)
         if same and isinstance(o, Measured)
         else o
         for o, same in zip(outcomes, like, strict=True)
