@@ -81,7 +81,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
             renderer=renderer,
         )
         drawing += time.perf_counter() - now
-        warned += sum(int(np.sum(blends.truth["outside"])) for blends in batch.values())
+        warned += sum(int(np.asarray(b.truth["outside"]).sum()) for b in batch.values())
         append_blends(batch, path, attributes={"command": settings})
         report(min(chosen.n, low + chosen.batch))
     report(None)

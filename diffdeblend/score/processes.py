@@ -190,7 +190,7 @@ def _stacked(outcomes: list[Outcome]) -> Any:
         return outcomes
     like = [t is not None and t.colnames == first.colnames and _plain(t) for t in tables]
     alike = [t for t, same in zip(tables, like, strict=True) if same]
-    names: list[str] = list(first.colnames)
+    names: list[str] = [str(name) for name in first.colnames]
     columns = {name: np.concatenate([np.asarray(t[name]) for t in alike]) for name in names}
     about = {name: (first[name].description, first[name].unit) for name in names}
     rest = [

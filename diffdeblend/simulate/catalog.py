@@ -279,7 +279,11 @@ def with_bands(
             f"`columns` needs magnitudes at two wavelengths at least; got {columns}, of the "
             f"columns {catalog.table.colnames}."
         )
-    unknown = [band for band, its in zip(survey.band_names, survey.bands, strict=True) if its.wavelength is None]
+    unknown = [
+        band
+        for band, its in zip(survey.band_names, survey.bands, strict=True)
+        if its.wavelength is None
+    ]
     if unknown:
         raise ValueError(f"`survey` {survey.name} has no wavelength for its bands {unknown}.")
     names = sorted(columns, key=lambda name: columns[name])
