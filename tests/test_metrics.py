@@ -156,7 +156,8 @@ def test_ssim_and_psnr_agree_with_scikit_image(mode, dtype):
     found[2], found[2, :4, :4] = truth[2], 9
     found[3] += np.abs(rng.normal(0, 30, found[3].shape))
     found[4] *= truth[4] > 40
-    found[5] = truth[5]
+    # A faint veil: no part of it may be left out.
+    found[5] = truth[5] + 2e-4 * truth[5].max()
     truth, found = truth.astype(dtype), found.astype(dtype)
     for t, p in zip(truth, found, strict=True):
         a = t.astype(float) / t.max()

@@ -15,6 +15,7 @@ from diffdeblend.score.score import score, score_all
 from diffdeblend.score.scores_file import read_scores, write_scores
 from diffdeblend.score.summary import binned, rank_average_precision, scores_table
 from diffdeblend.score.targets import AllBands
+from diffdeblend.score.uncertainty import Bootstrap
 
 BANDS = ("g", "r")
 N_SOURCES = (2, 3, 0, 1, 2, 3, 1, 2)
@@ -221,6 +222,10 @@ def test_summary_is_pooled_and_counts_what_is_lost(scores):
     pull = np.asarray(table["pull_r"])[np.isfinite(error)]
     assert rows["pull_mean_r"]["value"] == pytest.approx(pull.mean())
     assert rows["pull_std_r"]["value"] == pytest.approx(pull.std())
+    again = Bootstrap(len(N_SOURCES), draws=100).statistic(
+        lambda drawn: float(np.nanstd(table["pull_r"][drawn])), np.asarray(table["blend"])
+    )
+    assert (rows["pull_std_r"]["low"], rows["pull_std_r"]["high"]) == pytest.approx(again)
     assert rows["coverage1_r"]["value"] == np.mean(np.abs(pull) <= 1)
     assert rows["coverage2_r"]["value"] == fluxes.coverage(pull, 2)
     assert rows["psnr"]["value"] == np.nanmedian(table["psnr"])
