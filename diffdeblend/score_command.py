@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from diffdeblend import __version__
 from diffdeblend.programs import keep_programs
@@ -23,7 +22,7 @@ from diffdeblend.score import (
     scores_table,
     write_scores,
 )
-from diffdeblend.score.apertures import circle_flux
+from diffdeblend.score.apertures import Aperture
 from diffdeblend.simulate import Blends, count_blends, read_blends, read_surveys
 from diffdeblend.simulate_command import load_object
 
@@ -120,7 +119,11 @@ def targets_of(words: str) -> dict[str, Callable[..., Any]]:
 
     **Raises:** `ValueError` for an unknown one.
     """
-    known = {"ellipticity": ksb_ellipticity, "moments": adaptive_moments, "aperture": aperture}
+    known = {
+        "ellipticity": ksb_ellipticity,
+        "moments": adaptive_moments,
+        "aperture": Aperture(_APERTURE),
+    }
     found = {}
     for word in (part.strip() for part in words.split(",") if part.strip()):
         if word in known:
@@ -132,13 +135,6 @@ def targets_of(words: str) -> dict[str, Callable[..., Any]]:
                 f"--target must be of {', '.join(known)}, or file.py:function; got {word!r}."
             )
     return found
-
-
-def aperture(
-    image: Float[np.ndarray, "y x"], psf: Float[np.ndarray, "h w"], x: float, y: float
-) -> float:
-    """Light within 5 pixels of the centre."""
-    return circle_flux(image, x, y, _APERTURE)[0]
 
 
 def figures(scores: Scores, band: str) -> dict[str, float | None]:
