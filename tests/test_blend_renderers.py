@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import equinox as eqx
 import galsim
+import jax
 import numpy as np
 import pytest
 from astropy.table import Table
 
 from diffdeblend.grid import STANDARD, fine
+from diffdeblend.scene import render
 from diffdeblend.simulate.catalog import Catalog, Parts
 from diffdeblend.simulate.catsim import read_catsim
 from diffdeblend.simulate.cosmos import read_cosmos
@@ -18,7 +21,8 @@ from diffdeblend.simulate.galsim_renderer import TIGHT, GalSimRenderer
 from diffdeblend.simulate.sampling import Placed
 from diffdeblend.simulate.sources import lay_out
 from diffdeblend.simulate.survey import get_survey
-from diffdeblend.simulate.telescope import draw_psfs, space_psf
+from diffdeblend.simulate.telescope import draw_psfs, sampled_psf, space_psf
+from diffdeblend.simulate.truth_scene import scene_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LSST = get_survey("LSST").with_bands("uy")
@@ -188,3 +192,21 @@ def test_galsim_object_of_a_source():
     profile = source_profile(drawing, 1)
     expected = galsim.Exponential(half_light_radius=1.5).shear(g1=0.2, g2=-0.1)
     assert profile.kValue(0.7, -0.3) == pytest.approx(expected.kValue(0.7, -0.3))
+
+
+def test_the_truth_as_a_scene_has_gradients():
+    drawing = drawing_of(SOME, LSST, stamp=12.0)
+    image = FourierRenderer()(drawing).images[2]
+    scene = scene_of(drawing.sources, 2)
+    psf = sampled_psf(drawing.psfs[0], LSST.pixel_scale, 97, 1)
+
+    def drawn(scene):
+        return render(scene, psf, (60, 60))
+
+    assert np.abs(np.asarray(drawn(scene)) - image).max() < 2e-6 * image.max()
+    slope = eqx.filter_grad(lambda scene: (drawn(scene) ** 2).sum())(scene)
+    leaves = jax.tree.leaves(slope)
+    assert len(leaves) > 5
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    with pytest.raises(ValueError, match="`blend` 9 has no sources"):
+        scene_of(drawing.sources, 9)

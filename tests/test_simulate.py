@@ -68,6 +68,14 @@ def test_what_is_in_a_set(blends):
     assert len(np.unique(widths)) == 8
 
 
+def test_arrays_for_networks(blends):
+    first, last = blends.arrays(), blends.arrays(channels_last=True)
+    assert last["images"].shape == (7, 40, 40, 2)
+    assert last["isolated"].shape == (7, 3, 40, 40, 2)
+    assert np.array_equal(first["isolated"][4, 0], blends.isolated_of(4)[0])
+    assert np.array_equal(last["psf_images"][2, :, :, 1], blends.psf_images[1, 1])
+
+
 def same(one, other):
     assert np.array_equal(one.images, other.images)
     assert np.array_equal(one.isolated, other.isolated)

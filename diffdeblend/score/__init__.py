@@ -8,6 +8,8 @@ from diffdeblend.score.measured import Measured as Measured
 from diffdeblend.score.measured import all_surveys as all_surveys
 from diffdeblend.score.measured import batched as batched
 from diffdeblend.score.measured import catalog_of as catalog_of
+from diffdeblend.score.measured_file import read_measurements as read_measurements
+from diffdeblend.score.measured_file import write_measurements as write_measurements
 from diffdeblend.score.run import Measurements as Measurements
 from diffdeblend.score.run import measure_blends as measure_blends
 from diffdeblend.score.score import Scores as Scores

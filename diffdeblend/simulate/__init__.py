@@ -33,6 +33,8 @@ from diffdeblend.simulate.simulate import sample as sample
 from diffdeblend.simulate.simulate import simulate as simulate
 from diffdeblend.simulate.simulate import simulate_surveys as simulate_surveys
 from diffdeblend.simulate.simulate import stream_blends as stream_blends
+from diffdeblend.simulate.sources import Sources as Sources
+from diffdeblend.simulate.sources import lay_out as lay_out
 from diffdeblend.simulate.store import append_blends as append_blends
 from diffdeblend.simulate.store import count_blends as count_blends
 from diffdeblend.simulate.store import read_blends as read_blends
@@ -52,3 +54,4 @@ from diffdeblend.simulate.synthetic import synthetic_catalog as synthetic_catalo
 from diffdeblend.simulate.telescope import default_psf as default_psf
 from diffdeblend.simulate.telescope import delivered_psf as delivered_psf
 from diffdeblend.simulate.telescope import space_psf as space_psf
+from diffdeblend.simulate.truth_scene import scene_of as scene_of

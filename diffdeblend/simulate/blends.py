@@ -125,6 +125,18 @@ class Blends:
             padded[k, : len(alone)] = alone
         return padded
 
+    def arrays(self, *, channels_last: bool = False) -> dict[str, np.ndarray]:
+        """`images`, padded `isolated` and `psf_images` of each blend, as networks are trained on.
+
+        - `channels_last`: with bands on the last axis instead of before y and x.
+        """
+        found = {"images": self.images, "psf_images": self.psf_images[self.psf_index]}
+        if self.isolated is not None:
+            found["isolated"] = self.padded_isolated()
+        if channels_last:
+            found = {name: np.moveaxis(values, -3, -1) for name, values in found.items()}
+        return found
+
     @property
     def variance(self) -> Float[np.ndarray, "blend band y x"]:
         """Of the noise of all blends; see `variance_of`. Made anew each time."""
