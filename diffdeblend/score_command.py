@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffdeblend import __version__
+from diffdeblend.own_code import load_own
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, bar
 from diffdeblend.score import (
@@ -24,7 +25,6 @@ from diffdeblend.score import (
 )
 from diffdeblend.score.apertures import Aperture
 from diffdeblend.simulate import Blends, count_blends, read_blends, read_surveys
-from diffdeblend.simulate_command import load_object
 
 # Of the aperture among the target measures, in pixels.
 _APERTURE = 5.0
@@ -129,7 +129,7 @@ def targets_of(words: str) -> dict[str, Callable[..., Any]]:
         if word in known:
             found[word] = known[word]
         elif ".py:" in word:
-            found[word.rpartition(":")[2]] = load_object(word, "--target")
+            found[word.rpartition(":")[2]] = load_own(word, "--target")
         else:
             raise ValueError(
                 f"--target must be of {', '.join(known)}, or file.py:function; got {word!r}."

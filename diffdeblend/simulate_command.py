@@ -1,7 +1,6 @@
 """What `diffdeblend simulate` does, once the command line is understood."""
 
 import argparse
-import importlib.util
 import json
 import shutil
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 
 from diffdeblend import __version__
 from diffdeblend.blend_options import SAMPLINGS
+from diffdeblend.own_code import load_own
 from diffdeblend.progress import Progress, bar
 from diffdeblend.simulate import (
     Blends,
@@ -147,7 +147,7 @@ def sampling_of(chosen: argparse.Namespace) -> Any:
             raise ValueError(f"--sampling {chosen.sampling} has no use for {options}.")
         sampling = made(**given)
     elif ":" in chosen.sampling:
-        sampling = load_object(chosen.sampling, "--sampling")
+        sampling = load_own(chosen.sampling, "--sampling")
         # The stamp is one of the drawing, too.
         unknown = [name for name in given if name != "stamp"]
         if unknown:
@@ -159,25 +159,6 @@ def sampling_of(chosen: argparse.Namespace) -> Any:
             f"got {chosen.sampling!r}."
         )
     return WithStars(sampling, chosen.stars) if chosen.stars else sampling
-
-
-def load_object(word: str, option: str) -> Any:
-    """`name` of the file in `file.py:name`.
-
-    **Raises:** `ValueError` if there is no such file, it fails, or has no such name.
-    """
-    path, _, name = word.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if not Path(path).is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"{option}: there is no Python file {path!r}.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{option}: {path!r} fails: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        raise ValueError(f"{option}: {path!r} has no {name!r}.")
-    return getattr(module, name)
 
 
 def catalog_of(chosen: argparse.Namespace, surveys: list[Survey]) -> Catalog:

@@ -95,7 +95,7 @@ def test_several_surveys_stars_and_an_own_sampling(tmp_path):
         (["--survey", "Hubble"], "there is no survey 'Hubble'"),
         (["--n", "0"], "--n and --batch must be at least 1"),
         (["--sampling", "many"], "--sampling must be one of uniform"),
-        (["--sampling", "absent.py:f"], "there is no Python file 'absent.py'"),
+        (["--sampling", "absent.py:f"], "is not there"),
         (["--density", "5"], "--sampling uniform has no use for --density"),
         (["--catalog", "absent.fits"], "absent.fits"),
         (["--stars", "2"], "no share between 0 and 1"),

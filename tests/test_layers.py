@@ -15,7 +15,7 @@ LAYERS = (
     {"parameters", "grid"},
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
-    {"header"},
+    {"header", "own_code"},
     {"sky", "noise", "planes", "wings"},
     {"exposure", "positions"},
     {"scene"},
