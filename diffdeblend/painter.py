@@ -70,19 +70,22 @@ class Painter:
         self.reference = letters.index("r") if "r" in letters else order[len(order) // 2]
         # The model sets the scale: a hot pixel of the data must not.
         channels = self._channels(models.sum(axis=0)).reshape(len(tent), -1)
-        peak = int(np.argmax(channels.mean(axis=0)))
-        intensity = max(float(channels[:, peak].mean()), 10 * self.noise)
-        knee = _KNEE * self.noise
-        # Lupton's function is asinh(Q I / stretch) 0.1 / asinh(0.1 Q). It shall reach 1 at the
-        # peak in the strongest of the three colours, so that no plateau is cut off there.
-        strongest = max(float(channels[:, peak].max()) / intensity, 1.0)
+        intensity, floor = channels.mean(axis=0), 10 * self.noise
+        lit = intensity > floor
+        # Of a colour to the mean of the three, 3 where a pixel has no other colour.
+        strength = np.append(np.minimum(channels.max(axis=0)[lit] / intensity[lit], 3), 1.0)
+        intensity = np.append(intensity[lit], floor)
+        # Lupton's function is asinh(Q I / stretch) 0.1 / asinh(0.1 Q). It shall reach 1 in the
+        # strongest colour of the brightest pixel, so that no plateau is cut off anywhere.
         if q is None:
-            self.softening = float(10 * np.sinh(0.1 * strongest * np.arcsinh(intensity / knee)))
+            knee = _KNEE * self.noise
+            brightest = float(np.max(strength * np.arcsinh(intensity / knee)))
+            self.softening = float(10 * np.sinh(0.1 * brightest))
             self.stretch = self.softening * knee
         else:
             self.softening = float(q)
-            end = np.sinh(10 * np.arcsinh(0.1 * self.softening))
-            self.stretch = float(self.softening * strongest * intensity / end)
+            end = 10 * np.arcsinh(0.1 * self.softening)
+            self.stretch = float(np.max(self.softening * intensity / np.sinh(end / strength)))
         if stretch is not None:
             self.stretch = stretch * self.noise
 

@@ -115,12 +115,14 @@ def set_scale(axes: "Axes", column: str, values: Iterable[np.ndarray], axis: str
 
 
 def column_range(
-    column: str, values: Iterable[np.ndarray], limits: Limits | None
+    column: str, values: Iterable[np.ndarray], limits: Limits | None, margin: float = 0.0
 ) -> tuple[float, float]:
     """Limits of an axis: those given, or three times the central 80 % of all finite values.
 
     But no further than there are values: a Gaussian is shown to 3.8 standard deviations, and a few
     gross errors do not squeeze all others into one bin.
+
+    - `margin`: added at both ends, as a share of the range, unless the limits are given.
 
     **Raises:** `ValueError` for limits that do not rise.
     """
@@ -139,6 +141,7 @@ def column_range(
     low, high = max(low, pooled.min()), min(high, pooled.max())
     if not low < high:
         low, high = low - 0.5, low + 0.5
+    low, high = low - margin * (high - low), high + margin * (high - low)
     low, high = np.exp([low, high]) if logarithmic else (low, high)
     return float(low), float(high)
 

@@ -185,11 +185,11 @@ def plot_trends(
                 panel.plot(place[name], values[name], ".", color=COLOURS[i], alpha=0.25, ms=3)
             panel.fill_between(x, low, high, color=COLOURS[i], alpha=0.25, linewidth=0)
             panel.plot(x, y, "o-", color=COLOURS[i], markersize=4, linewidth=1.5, label=name)
-        panel.set_xlim(*column_range(by, place.values(), limits))
+        panel.set_xlim(*column_range(by, place.values(), limits, 0.03))
         if column == "recall":
             panel.set_ylim(*dict(limits or {}).get("recall", (-0.03, 1.03)))
         else:
-            panel.set_ylim(*column_range(column, values.values(), limits))
+            panel.set_ylim(*column_range(column, values.values(), limits, 0.03))
         if column.startswith(("flux_error", "pull", "colour_error")):
             panel.axhline(0, color=INK, linewidth=0.6, zorder=0)
         label_axes(panel, column_word(by), column_word(column))
