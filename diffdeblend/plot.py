@@ -1,11 +1,11 @@
 """A blend taken apart, as a picture."""
 
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+
+from diffdeblend.painter import Painter, residual_significance
+from diffdeblend.panels import INK, diverging, show_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,17 +13,9 @@ if TYPE_CHECKING:
 
     from diffdeblend.deblend.deblend import Deblended
 
-# Filters by their first letter, from blue to red.
-_LETTERS = "ubgvrizyjhk"
-# JWST's filters beyond 2 micrometres, whose numbers would be ultraviolet or blue ones of HST.
-_JWST = (200, 210, 212, 250, 277, 300, 322, 323, 335, 356, 360, 405, 410, 430, 444, 460, 480)
 _WIDTH = 12.0  # inches
 _MARGIN, _GAP, _LABEL, _BAR = 0.25, 0.1, 0.45, 0.6
 _DPI = 150
-_INK = "#222222"
-_UNUSED = (70, 76, 92)
-# Where the colour scale turns from linear to logarithmic, in standard deviations of the noise.
-_KNEE = 4.0
 
 
 def figure(deblended: "Deblended") -> "Figure":
@@ -58,7 +50,7 @@ def figure(deblended: "Deblended") -> "Figure":
         )
 
     page.text(
-        _MARGIN / _WIDTH, 1 - 0.12 / height, _title(deblended), va="top", fontsize=12, color=_INK
+        _MARGIN / _WIDTH, 1 - 0.12 / height, _title(deblended), va="top", fontsize=12, color=INK
     )
     upper = [panel(_MARGIN + k * (wide + _GAP), 0.7, wide, wide * aspect) for k in range(3)]
     shown = [
@@ -67,18 +59,18 @@ def figure(deblended: "Deblended") -> "Figure":
         (
             residual_significance(deblended.residual, variance, good),
             "Residual" if exposure.n_bands == 1 else "Residual, all bands",
-            {"cmap": _diverging(), "vmin": -5, "vmax": 5},
+            {"cmap": diverging(), "vmin": -5, "vmax": 5},
         ),
     ]
     for axes, (image, title, settings) in zip(upper, shown, strict=True):
-        _show(axes, image, title, 10, **settings)
+        show_image(axes, image, title, 10, aspect="auto", **settings)
     bar = page.colorbar(
         upper[2].images[0],
         cax=panel(_MARGIN + 3 * (wide + _GAP), 0.7, 0.13, wide * aspect),
         extend="both",
     )
-    bar.set_label("standard deviations", fontsize=9, color=_INK)
-    bar.ax.tick_params(labelsize=8, colors=_INK)
+    bar.set_label("standard deviations", fontsize=9, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)  # type: ignore[operator]
     _mark_sources(upper[0], deblended)
 
@@ -91,157 +83,15 @@ def figure(deblended: "Deblended") -> "Figure":
             small,
             small * aspect,
         )
-        _show(axes, paint(image), _label(deblended, k, paint.reference), 8)
+        show_image(axes, paint(image), _label(deblended, k, paint.reference), 8, aspect="auto")
         _zoom(axes, deblended, k, window)
     return page
-
-
-class Painter:
-    """One colour scale for all panels of a blend.
-
-    Bands are brought to the mean colour of the blend's sources, so that a red one looks red among
-    the others; the knee of the stretch sits just above the noise, and the brightest pixel of the
-    model at the end. Blue, green and red are means of neighbouring bands, as a tent over the
-    wavelengths, by inverse variance: less noise than three bands alone would have.
-
-    - `legend`: what the colours are. `reference`: the band that labels quote.
-    - `noise`: of the mean of the three colours.
-    """
-
-    def __init__(
-        self,
-        bands: Sequence[str],
-        variance: Float[np.ndarray, "band y x"],
-        good: Bool[np.ndarray, "band y x"],
-        models: Float[np.ndarray, "source band y x"],
-    ):
-        order = by_wavelength(bands)
-        sigma = np.array([_middle(np.sqrt(v[g])) for v, g in zip(variance, good, strict=True)])
-        light = np.maximum(models.sum(axis=(2, 3)), 0)
-        scale = _grey_scale(light, sigma) if len(bands) >= 3 else 1 / sigma
-        tent = np.ones((1, len(bands)))
-        self.legend = " + ".join(bands[k] for k in order)
-        if len(bands) >= 3:
-            tent = np.maximum(0, 1 - np.abs(np.linspace(0, 2, len(bands)) - np.arange(3)[:, None]))
-            tent = tent[:, np.argsort(order)]
-            self.legend = f"{bands[order[0]]} blue to {bands[order[-1]]} red"
-        share = tent / (scale * sigma) ** 2
-        # One row of weights for each colour: three, or one for grey.
-        self.share = share / share.sum(axis=1, keepdims=True)
-        self.scale = scale
-        self.noise = float(np.sqrt(np.sum((self.share.mean(axis=0) * scale * sigma) ** 2)))
-        letters = [_letter(band) for band in bands]
-        self.reference = letters.index("r") if "r" in letters else order[len(order) // 2]
-        # The model sets the scale: a hot pixel of the data must not.
-        channels = self._channels(models.sum(axis=0)).reshape(len(tent), -1)
-        peak = int(np.argmax(channels.mean(axis=0)))
-        intensity = max(float(channels[:, peak].mean()), 10 * self.noise)
-        knee = _KNEE * self.noise
-        # Lupton's function is asinh(Q I / stretch) 0.1 / asinh(0.1 Q). It shall reach 1 at the
-        # peak in the strongest of the three colours, so that no plateau is cut off there.
-        strongest = max(float(channels[:, peak].max()) / intensity, 1.0)
-        self.softening = float(10 * np.sinh(0.1 * strongest * np.arcsinh(intensity / knee)))
-        self.stretch = self.softening * knee
-
-    def __call__(
-        self, image: Float[np.ndarray, "band y x"], good: Bool[np.ndarray, "band y x"] | None = None
-    ) -> UInt8[np.ndarray, "y x 3"]:
-        """Colours of an image, from the bands in use; grey-blue where a colour has none."""
-        from astropy.visualization import make_lupton_rgb
-
-        good = np.ones(image.shape, dtype=bool) if good is None else good
-        used = np.einsum("cb,byx->cyx", self.share, good.astype(float))
-        channels = self._channels(np.where(good, image, 0)) / np.where(used > 0, used, 1)
-        blue, green, red = np.broadcast_to(channels, (3, *channels.shape[1:]))
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where there is no light at all
-            colours = make_lupton_rgb(
-                red,
-                green,
-                blue,
-                stretch=self.stretch,  # type: ignore[arg-type]  # float in fact
-                Q=self.softening,  # type: ignore[arg-type]
-            )
-        colours[(used <= 0).any(axis=0)] = _UNUSED
-        return colours
-
-    def intensity(self, image: Float[np.ndarray, "band y x"]) -> Float[np.ndarray, "y x"]:
-        """Mean of the colours, before the stretch."""
-        return self._channels(image).mean(axis=0)
-
-    def _channels(self, image: np.ndarray) -> Float[np.ndarray, "colour y x"]:
-        return np.einsum("cb,byx->cyx", self.share * self.scale, np.asarray(image, float))
-
-
-def by_wavelength(bands: Sequence[str]) -> list[int]:
-    """Places of the bands from blue to red, by their names; as given if a name is not known."""
-    wavelengths = [_wavelength(band) for band in bands]
-    if any(wavelength is None for wavelength in wavelengths):
-        return list(range(len(bands)))
-    return sorted(range(len(bands)), key=lambda k: wavelengths[k])  # type: ignore[arg-type]
-
-
-def residual_significance(
-    residual: Float[np.ndarray, "band y x"],
-    variance: Float[np.ndarray, "band y x"],
-    good: Bool[np.ndarray, "band y x"],
-) -> np.ma.MaskedArray:
-    """Residual over its noise, summed over the bands in use, again of unit variance.
-
-    Masked where no band is in use.
-    """
-    sigma = np.sqrt(np.where(good, variance, 1))
-    count = good.sum(axis=0)
-    total = np.sum(np.where(good, residual / sigma, 0), axis=0)
-    return np.ma.masked_array(total / np.sqrt(np.maximum(count, 1)), mask=count == 0)
-
-
-def _wavelength(band: str) -> float | None:
-    """Of a filter by its name, in micrometres, or anything that sorts as it."""
-    space = re.search(r"F(\d{3,4})[A-Z]", band.upper())
-    if space:
-        # HST: F814W is 0.814, but F160W 1.6. JWST: F150W is 1.5, F1500W 15.
-        digits = int(space.group(1))
-        return digits / 100 if digits < 200 or digits > 999 or digits in _JWST else digits / 1000
-    letter = _letter(band)
-    centres = dict(
-        zip(_LETTERS, (0.36, 0.44, 0.48, 0.55, 0.62, 0.76, 0.89, 1.0, 1.2, 1.6, 2.2), strict=True)
-    )
-    return centres.get(letter) if letter else None
-
-
-def _letter(band: str) -> str | None:
-    """The letter of a broad filter: `r` of "r", "HSC-R", "r2", "lsst_r" or "DECam r"."""
-    last = re.split(r"[-_./: ]", band.strip())[-1].lower()
-    found = re.fullmatch(rf"([{_LETTERS}])(\d|p|'|prime|s)?", last)
-    return found.group(1) if found else None
-
-
-def _grey_scale(
-    light: Float[np.ndarray, "source band"], noise: Float[np.ndarray, "band"]
-) -> Float[np.ndarray, "band"]:
-    """Factors that bring the sources' mean colour to grey; faint sources count less."""
-    floor = 5 * noise
-    weight = np.log1p(np.min(light / floor, axis=1))
-    if not (weight > 0).any():
-        return 1 / noise
-    logs = np.log(np.maximum(light, floor))
-    return np.exp(-np.sum(weight[:, None] * logs, axis=0) / weight.sum())
-
-
-def _middle(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size else 1.0
 
 
 def _columns(n: int) -> int:
     """Panels in a row, so that rows are even and panels neither huge nor tiny."""
     rows = -(-n // 8)
     return max(3, -(-n // rows)) if n else 3
-
-
-def _show(axes: "Axes", image: np.ndarray, title: str, size: int, **settings: Any) -> None:
-    axes.imshow(image, origin="lower", interpolation="nearest", aspect="auto", **settings)
-    axes.set_title(title, fontsize=size, color=_INK, pad=4)
-    axes.set_axis_off()
 
 
 def _title(deblended: "Deblended") -> str:
@@ -352,10 +202,3 @@ def _zoom(axes: "Axes", deblended: "Deblended", k: int, window: tuple[float, flo
     ):
         start = np.clip(np.nan_to_num(centre) - size / 2, -0.5, length - 0.5 - size)
         limits(start, start + size)
-
-
-def _diverging() -> Any:
-    """Blue to red through white; grey where no band is in use."""
-    import matplotlib
-
-    return matplotlib.colormaps["RdBu_r"].with_extremes(bad="#b0b0b0")

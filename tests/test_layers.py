@@ -25,7 +25,8 @@ LAYERS = (
     {"batch"},
     {"simulate"},
     {"score"},
-    {"plot"},
+    {"painter", "panels", "plot_columns"},
+    {"plot", "plot_blends", "plot_scores"},
     {"io"},
     {"progress", "listing", "programs", "blend_options"},
     {"commands", "simulate_command", "score_command"},
@@ -43,9 +44,9 @@ SETS_JAX_UP = FOR_USERS | {"programs"}
 # Of the files beside one exposure, only the results of a blend know of `deblend` and of figures.
 KNOW_DEBLEND = {"io.results", "io.__init__"}
 # Not installed with the core: who uses them says so when they are absent.
-OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2"}
+OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
 LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml"} | OPTIONAL
-USE_OPTIONAL = {"simulate", "score"}
+USE_OPTIONAL = {"simulate", "score", "plot_scores"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -12,7 +12,8 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.patches import Ellipse
 
-from diffdeblend.plot import Painter, by_wavelength, figure, residual_significance
+from diffdeblend.painter import Painter, by_wavelength, residual_significance
+from diffdeblend.plot import figure
 
 FIVE = ("g", "r", "i", "z", "y")
 

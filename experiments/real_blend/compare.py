@@ -301,7 +301,7 @@ def draw(results: list[dict], path: Path, output: Path) -> None:
     """Data, models and what they leave."""
     from matplotlib.figure import Figure
 
-    from diffdeblend.plot import Painter, residual_significance
+    from diffdeblend.painter import Painter, residual_significance
 
     with np.load(path) as file:
         images, variance = (file[key].astype(float) for key in ("images", "variance"))
