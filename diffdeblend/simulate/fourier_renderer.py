@@ -89,9 +89,8 @@ class FourierRenderer:
         owner = sources.owner
         kept = chosen[owner] & (sources.flux[owner] * sources.share[:, None] != 0).any(axis=1)
         first = np.searchsorted(group[owner][kept], np.arange(len(psf) + 1))
-        run = partial(_call, _parts(drawing, kept), first, psf, optics)
-        for (start, stop), drawn in _side_by_side(run, list(_chunks(first, psf))):
-            images[start:stop] = drawn
+        run = partial(_call, _parts(drawing, kept), first, psf, optics, images)
+        _side_by_side(run, list(_chunks(first, psf)))
 
     def _others(
         self,
@@ -226,8 +225,9 @@ def _call(
     first: Int[np.ndarray, "group+1"],
     psf: Int[np.ndarray, "group"],
     optics: list[_Optics],
+    images: Float[np.ndarray, "group band y x"],
     chunk: tuple[int, int],
-) -> Float[np.ndarray, "group band y x"]:
+) -> None:
     start, stop = chunk
     low, high = int(first[start]), int(first[stop])
     # Of a few sizes: another one would be compiled for.
@@ -243,7 +243,7 @@ def _call(
         seen.grid,
         seen.corrections,
     )
-    return np.asarray(drawn)[: stop - start]
+    images[start:stop] = np.asarray(drawn)[: stop - start]
 
 
 @partial(jax.jit, static_argnames=("grid", "corrections"))
@@ -289,23 +289,22 @@ def _draw(
     return jax.lax.fori_loop(0, count, lambda g, images: images.at[g].set(one(g)), images)
 
 
-def _side_by_side(
-    run: Callable[[tuple[int, int]], np.ndarray], chunks: list[tuple[int, int]]
-) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Chunks with their images, in order, on all cores."""
+def _side_by_side(run: Callable[[tuple[int, int]], None], chunks: list[tuple[int, int]]) -> None:
+    """All chunks on all cores."""
     if not chunks:
         return
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
-    def in_thread(chunk: tuple[int, int]) -> np.ndarray:
+    def in_thread(chunk: tuple[int, int]) -> None:
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):
-            return run(chunk)
+            run(chunk)
 
     # The first compiles, if need be, while the others would wait for it.
-    yield chunks[0], run(chunks[0])
+    run(chunks[0])
     with ThreadPoolExecutor(available_cores()) as pool:
-        yield from zip(chunks[1:], pool.map(in_thread, chunks[1:]), strict=True)
+        # As a list, so that errors are raised.
+        list(pool.map(in_thread, chunks[1:]))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
+from diffdeblend.batch.driver import available_cores
 from diffdeblend.simulate.blends import Blends
 from diffdeblend.simulate.catalog import Catalog
 from diffdeblend.simulate.drawing import Drawing, Drawn, Renderer
@@ -194,6 +196,15 @@ def draw_placed(
     alone = np.empty((len(laid.blend), n_bands, *shape), dtype=np.float32) if isolated else None
     first = np.searchsorted(laid.blend, np.arange(n + 1))
     snr, blendedness = (np.zeros((len(laid.blend), n_bands)) for _ in range(2))
+
+    def finish(k: int) -> None:
+        light, rows = images[k], slice(first[k], first[k + 1])
+        if alone is not None:
+            snr[rows], blendedness[rows] = _measured(alone[rows], light, sky)
+        if noise != "none":
+            rng = stream(seed, "noise", survey.name, start + k)
+            light += draw_noise(noise_rate(light, sky, noise), rng, noise_correlation)
+
     # One that starts processes has to be given enough for them.
     step = _AT_ONCE * getattr(renderer, "at_once", 1)
     for low in range(0, n, step):
@@ -216,13 +227,9 @@ def draw_placed(
             # A renderer need not use what it was given.
             if made is not None and wanted is not None and made is not wanted:
                 wanted[:] = made
-        for k in range(low, high):
-            light, rows = images[k], slice(first[k], first[k + 1])
-            if alone is not None:
-                snr[rows], blendedness[rows] = _measured(alone[rows], light, sky)
-            if noise != "none":
-                rng = stream(seed, "noise", survey.name, start + k)
-                light += draw_noise(noise_rate(light, sky, noise), rng, noise_correlation)
+        # Each has a stream of its own: the same in any order.
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(finish, range(low, high)))
         if report is not None:
             report(high, n)
     measured = {"snr": snr, "blendedness": blendedness} if isolated else {}
