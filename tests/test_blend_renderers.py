@@ -15,7 +15,7 @@ from diffdeblend.scene import render
 from diffdeblend.simulate.catalog import Catalog, Parts
 from diffdeblend.simulate.catsim import read_catsim
 from diffdeblend.simulate.cosmos import read_cosmos
-from diffdeblend.simulate.drawing import Drawing
+from diffdeblend.simulate.drawing import Drawing, Drawn
 from diffdeblend.simulate.fourier_renderer import FourierRenderer, quality_of
 from diffdeblend.simulate.galsim_renderer import TIGHT, GalSimRenderer
 from diffdeblend.simulate.sampling import Placed
@@ -126,6 +126,22 @@ def test_blends_are_sums_of_their_sources():
     assert np.abs(together - drawn.images).max() < 1e-6 * drawn.images.max()
 
 
+@pytest.mark.parametrize("renderer", [FourierRenderer(), GalSimRenderer()])
+def test_draws_into_given_arrays_whatever_is_in_them(renderer):
+    drawing = drawing_of(SOME, LSST, stamp=8.0)
+    # And a blend without sources.
+    drawing = replace(drawing, psf_index=np.zeros(drawing.n_blends + 1, int))
+    own = renderer(drawing)
+    into = Drawn(np.full_like(own.images, np.nan), np.full_like(own.isolated, np.nan))
+    drawn = renderer(replace(drawing, into=into))
+    assert drawn.isolated is into.isolated
+    assert np.array_equal(drawn.isolated, own.isolated)
+    assert np.array_equal(drawn.images, own.images)
+    assert not own.images[-1].any()
+    alone = replace(drawing, isolated=False, into=Drawn(np.full_like(own.images, np.nan), None))
+    assert np.allclose(renderer(alone).images, own.images, atol=1e-6 * own.images.max())
+
+
 def test_a_source_that_galsim_cannot_draw_is_named():
     with pytest.raises(ValueError, match=r"Source 0, row 0: .*8\.0"):
         FourierRenderer()(drawing_of(catalog_of([8.0], [0.5]), LSST, stamp=8.0))
@@ -134,7 +150,9 @@ def test_a_source_that_galsim_cannot_draw_is_named():
 def test_galsim_in_several_processes_draws_the_same(monkeypatch):
     from diffdeblend.simulate import galsim_renderer
 
-    monkeypatch.setattr(galsim_renderer, "_WORTH_A_PROCESS", 1)
+    for name in ("_WORTH", "_TRIAL", "_CHUNK"):
+        monkeypatch.setattr(galsim_renderer, name, 0.0)
+    monkeypatch.setattr(galsim_renderer, "available_cores", lambda: 2)
     drawing = drawing_of(SOME, LSST, stamp=8.0)
     assert np.array_equal(
         GalSimRenderer(workers=2)(drawing).isolated, GalSimRenderer()(drawing).isolated

@@ -15,6 +15,7 @@ from diffdeblend.components import Kind
 from diffdeblend.psf import SampledPSF
 from diffdeblend.simulate.blends import join
 from diffdeblend.simulate.catalog import Catalog, Parts, concatenate, with_bands
+from diffdeblend.simulate.fourier_renderer import FourierRenderer
 from diffdeblend.simulate.galsim_renderer import GalSimRenderer
 from diffdeblend.simulate.keys import stream
 from diffdeblend.simulate.noise import NOISES, draw_noise, noise_rate
@@ -89,6 +90,10 @@ def test_the_same_for_any_batch_size_and_order(blends):
         blends,
     )
     same(small(2, start=3), blends.select([3, 4]))
+
+
+def test_a_renderer_may_give_arrays_of_its_own(blends):
+    same(small(renderer=lambda drawing: FourierRenderer()(replace(drawing, into=None))), blends)
 
 
 def test_other_seeds_and_blends_differ(blends):

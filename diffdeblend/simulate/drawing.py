@@ -1,6 +1,7 @@
 """What a renderer is asked for and what it gives back."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +15,17 @@ if TYPE_CHECKING:  # its import takes half a second
     from diffdeblend.simulate.real_galaxies import RealGalaxies
 
 
+class Drawn(NamedTuple):
+    """Noiseless images in electrons, float32.
+
+    - `images`: of the blends, `(blend, band, y, x)`.
+    - `isolated`: of each source alone, `(source, band, y, x)`, or None if not wanted.
+    """
+
+    images: Float[np.ndarray, "blend band y x"]
+    isolated: Float[np.ndarray, "source band y x"] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Drawing:
     """Blends to be drawn, without noise.
@@ -23,6 +35,8 @@ class Drawing:
     - `pixel_scale`: in arcseconds; `shape`: pixels of a stamp, (ny, nx).
     - `isolated`: whether the image of each source alone is wanted, too.
     - `galaxies`: where real galaxies come from, if there are any among the sources.
+    - `into`: arrays that a renderer may draw into and give back, whatever is in them: large new
+        ones cost as much time as what is drawn. None: it makes its own.
     """
 
     sources: Sources
@@ -32,6 +46,7 @@ class Drawing:
     shape: tuple[int, int]
     isolated: bool = True
     galaxies: "RealGalaxies | None" = None
+    into: Drawn | None = None
 
     @property
     def n_blends(self) -> int:
@@ -44,27 +59,31 @@ class Drawing:
         return self.sources.flux.shape[1]
 
 
-class Drawn(NamedTuple):
-    """Noiseless images in electrons, float32.
-
-    - `images`: of the blends, `(blend, band, y, x)`.
-    - `isolated`: of each source alone, `(source, band, y, x)`, or None if not wanted.
-    """
-
-    images: Float[np.ndarray, "blend band y x"]
-    isolated: Float[np.ndarray, "source band y x"] | None
-
-
 class Renderer(Protocol):
     """Anything that draws: `FourierRenderer`, `GalSimRenderer`, or your own."""
 
     def __call__(self, drawing: Drawing) -> Drawn: ...
 
 
-def summed(isolated: Float[np.ndarray, "source band y x"], drawing: Drawing) -> Drawn:
+def place_for(drawing: Drawing) -> Drawn:
+    """Arrays for what is to be drawn; with whatever happens to be in them."""
+    if drawing.into is not None:
+        return drawing.into
+    shape = drawing.n_bands, *drawing.shape
+    isolated = np.empty((len(drawing.sources.blend), *shape), np.float32)
+    return Drawn(
+        np.empty((drawing.n_blends, *shape), np.float32), isolated if drawing.isolated else None
+    )
+
+
+def add_up(
+    isolated: Float[np.ndarray, "source band y x"],
+    images: Float[np.ndarray, "blend band y x"],
+    drawing: Drawing,
+) -> None:
     """Blends from the images of their sources, added in their order."""
-    ny, nx = drawing.shape
-    images = np.zeros((drawing.n_blends, drawing.n_bands, ny, nx), dtype=np.float32)
-    for image, blend in zip(isolated, drawing.sources.blend, strict=True):
-        images[blend] += image
-    return Drawn(images, isolated)
+    first = np.searchsorted(drawing.sources.blend, np.arange(drawing.n_blends + 1))
+    for k, (start, stop) in enumerate(pairwise(first)):
+        images[k] = isolated[start] if stop > start else 0
+        for image in isolated[start + 1 : stop]:
+            images[k] += image

@@ -17,7 +17,7 @@ from diffdeblend.fourier import Pair, multiply, shift, to_image
 from diffdeblend.grid import STANDARD, Grid, Quality, make_grid
 from diffdeblend.psf import SampledPSF
 from diffdeblend.psf.abstract import transfer
-from diffdeblend.simulate.drawing import Drawing, Drawn, summed
+from diffdeblend.simulate.drawing import Drawing, Drawn, add_up, place_for
 from diffdeblend.simulate.galsim_renderer import TIGHT, draw_source, source_profile
 from diffdeblend.simulate.telescope import sampled_psf
 from diffdeblend.wings import N_NODES, spread_wings, wrapped_wings
@@ -61,18 +61,19 @@ class FourierRenderer:
         psf_index = np.asarray(drawing.psf_index)
         by_galsim = ~sources.real & _beyond(drawing)
         others = self._others(drawing, by_galsim, optics)
-        if drawing.isolated:
+        images, isolated = place = place_for(drawing)
+        if isolated is not None:
             numbers = np.arange(len(sources.blend))
-            isolated = self._parametric(
-                drawing, numbers, psf_index[sources.blend], ~by_galsim, optics
-            )
+            own = psf_index[sources.blend]
+            self._parametric(drawing, numbers, own, ~by_galsim, optics, isolated)
             for k, image in others:
                 isolated[k] = image
-            return summed(isolated, drawing)
-        images = self._parametric(drawing, sources.blend, psf_index, ~by_galsim, optics)
+            add_up(isolated, images, drawing)
+            return place
+        self._parametric(drawing, sources.blend, psf_index, ~by_galsim, optics, images)
         for k, image in others:
             images[sources.blend[k]] += image
-        return Drawn(images, None)
+        return place
 
     def _parametric(
         self,
@@ -81,17 +82,15 @@ class FourierRenderer:
         psf: Int[np.ndarray, "group"],
         chosen: Bool[np.ndarray, "source"],
         optics: "list[_Optics]",
-    ) -> Float[np.ndarray, "group band y x"]:
-        """The sum of the chosen sources of each group; groups are in order of their sources."""
+        images: Float[np.ndarray, "group band y x"],
+    ) -> None:
+        """The sum of the chosen sources of each group, in order of their sources, into `images`."""
         sources = drawing.sources
         owner = sources.owner
         kept = chosen[owner] & (sources.flux[owner] * sources.share[:, None] != 0).any(axis=1)
         first = np.searchsorted(group[owner][kept], np.arange(len(psf) + 1))
-        images = np.zeros((len(psf), drawing.n_bands, *drawing.shape), dtype=np.float32)
-        run = partial(_call, _parts(drawing, kept), first, psf, optics)
-        for (start, stop), drawn in _side_by_side(run, list(_chunks(first, psf))):
-            images[start:stop] = drawn
-        return images
+        run = partial(_call, _parts(drawing, kept), first, psf, optics, images)
+        _side_by_side(run, list(_chunks(first, psf)))
 
     def _others(
         self,
@@ -226,8 +225,9 @@ def _call(
     first: Int[np.ndarray, "group+1"],
     psf: Int[np.ndarray, "group"],
     optics: list[_Optics],
+    images: Float[np.ndarray, "group band y x"],
     chunk: tuple[int, int],
-) -> Float[np.ndarray, "group band y x"]:
+) -> None:
     start, stop = chunk
     low, high = int(first[start]), int(first[stop])
     # Of a few sizes: another one would be compiled for.
@@ -243,7 +243,7 @@ def _call(
         seen.grid,
         seen.corrections,
     )
-    return np.asarray(drawn)[: stop - start]
+    images[start:stop] = np.asarray(drawn)[: stop - start]
 
 
 @partial(jax.jit, static_argnames=("grid", "corrections"))
@@ -289,23 +289,22 @@ def _draw(
     return jax.lax.fori_loop(0, count, lambda g, images: images.at[g].set(one(g)), images)
 
 
-def _side_by_side(
-    run: Callable[[tuple[int, int]], np.ndarray], chunks: list[tuple[int, int]]
-) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Chunks with their images, in order, on all cores."""
+def _side_by_side(run: Callable[[tuple[int, int]], None], chunks: list[tuple[int, int]]) -> None:
+    """All chunks on all cores."""
     if not chunks:
         return
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
-    def in_thread(chunk: tuple[int, int]) -> np.ndarray:
+    def in_thread(chunk: tuple[int, int]) -> None:
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):
-            return run(chunk)
+            run(chunk)
 
     # The first compiles, if need be, while the others would wait for it.
-    yield chunks[0], run(chunks[0])
+    run(chunks[0])
     with ThreadPoolExecutor(available_cores()) as pool:
-        yield from zip(chunks[1:], pool.map(in_thread, chunks[1:]), strict=True)
+        # As a list, so that errors are raised.
+        list(pool.map(in_thread, chunks[1:]))
 
 
 @lru_cache(maxsize=64)

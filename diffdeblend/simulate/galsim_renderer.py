@@ -1,15 +1,18 @@
 """Blends drawn by GalSim: the reference."""
 
+import importlib
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.simulate.drawing import Drawing, Drawn, summed
+from diffdeblend.batch.driver import available_cores
+from diffdeblend.simulate.drawing import Drawing, Drawn, add_up, place_for
 
 if TYPE_CHECKING:
     import galsim
@@ -24,53 +27,102 @@ TIGHT = {
     "integration_relerr": 1e-7,
     "integration_abserr": 1e-9,
 }
-# A process takes two seconds to start, in which one draws some 1500 images.
-_WORTH_A_PROCESS = 1500
+# Seconds of work for one process below which none is started: it takes some three to import what it
+# needs, and there must be something left to do then.
+_WORTH = 5.0
+# Seconds of work that are known before that is decided, and sent to another process at once.
+_TRIAL, _CHUNK = 0.3, 0.5
 
 
 @dataclass(frozen=True)
 class GalSimRenderer:
     """Draws source by source and band by band.
 
-    - `workers`: processes; less are started where the work is not worth it. They are spawned, so
-        that a script needs `if __name__ == "__main__"`. The images do not depend on their number.
+    - `workers`: processes, this one included. Others are started where what is left to do takes
+        longer than their start, and cores are free. They are spawned, so that a script needs
+        `if __name__ == "__main__"`. The images do not depend on their number.
     - `settings`: of `galsim.GSParams`; `TIGHT` makes it the reference for the other renderer.
     """
 
     workers: int = 1
     settings: dict[str, Any] | None = None
 
+    @property
+    def at_once(self) -> int:
+        """How many times as much it should be given in a call: each one may start processes."""
+        return max(1, self.workers)
+
     def __call__(self, drawing: Drawing) -> Drawn:
         """Draw.
 
         **Raises:** `ValueError` for a source that GalSim cannot draw, with its reason.
         """
-        n = len(drawing.sources.blend)
-        ny, nx = drawing.shape
-        isolated = np.empty((n, drawing.n_bands, ny, nx), dtype=np.float32)
-        for k, image in enumerate(self._each(drawing, n)):
-            isolated[k] = image
-        drawn = summed(isolated, drawing)
-        return drawn if drawing.isolated else Drawn(drawn.images, None)
+        images, isolated = place = place_for(drawing)
+        if isolated is None:
+            shape = len(drawing.sources.blend), *images.shape[1:]
+            isolated = np.empty(shape, dtype=np.float32)
+        self._draw(drawing, isolated)
+        add_up(isolated, images, drawing)
+        return place
 
-    def _each(self, drawing: Drawing, n: int) -> Iterator[np.ndarray]:
-        workers = min(self.workers, n * drawing.n_bands // _WORTH_A_PROCESS)
-        if workers < 2:
-            for k in range(n):
-                yield draw_source(drawing, k, self.settings)
-            return
-        blocks = np.array_split(np.arange(n), min(n, 4 * workers))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures = [pool.submit(_block, drawing, block, self.settings) for block in blocks]
-            for future in futures:
-                yield from future.result()
+    def _draw(self, drawing: Drawing, isolated: Float[np.ndarray, "source band y x"]) -> None:
+        """This process works from the beginning; where it pays, others work from the end.
+
+        So their start costs nothing, and how long it takes need not be known before.
+        """
+        # Its import is not to be counted as work.
+        importlib.import_module("galsim")
+        n, low, begun = len(isolated), 0, time.perf_counter()
+        while low < n and (low < 1 or time.perf_counter() - begun < _TRIAL):
+            isolated[low] = draw_source(drawing, low, self.settings)
+            low += 1
+        each = (time.perf_counter() - begun) / max(low, 1)
+        others = min(self.workers, available_cores()) - 1
+        if others > 0 and (n - low) * each > _WORTH:
+            try:
+                self._with_others(drawing, isolated, low, others, max(1, int(_CHUNK / each)))
+                return
+            except BrokenProcessPool:
+                # Killed for memory, or started by a script that others cannot import.
+                pass
+        for k in range(low, n):
+            isolated[k] = draw_source(drawing, k, self.settings)
+
+    def _with_others(
+        self,
+        drawing: Drawing,
+        isolated: Float[np.ndarray, "source band y x"],
+        low: int,
+        others: int,
+        size: int,
+    ) -> None:
+        high, waiting = len(isolated), {}
+        # Spawned: a fork of a process whose threads hold locks may hang.
+        pool = ProcessPoolExecutor(others, multiprocessing.get_context("spawn"))
+        try:
+            while low < high or waiting:
+                # When less than a chunk for each is left, this process ends it alone.
+                while len(waiting) < 2 * others and high - low > size * (others + 1):
+                    high -= size
+                    block = range(high, high + size)
+                    waiting[pool.submit(_block, drawing, block, self.settings)] = block
+                if low < high:
+                    isolated[low] = draw_source(drawing, low, self.settings)
+                    low += 1
+                    ready = [future for future in waiting if future.done()]
+                else:
+                    ready = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in ready:
+                    block = waiting.pop(future)
+                    isolated[block.start : block.stop] = future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _block(
-    drawing: Drawing, numbers: np.ndarray, settings: dict[str, Any] | None
+    drawing: Drawing, numbers: range, settings: dict[str, Any] | None
 ) -> Float[np.ndarray, "source band y x"]:
-    return np.stack([draw_source(drawing, int(k), settings) for k in numbers])
+    return np.stack([draw_source(drawing, k, settings) for k in numbers])
 
 
 def draw_source(

@@ -2,16 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
+from diffdeblend.batch.driver import available_cores
 from diffdeblend.simulate.blends import Blends
 from diffdeblend.simulate.catalog import Catalog
-from diffdeblend.simulate.drawing import Drawing, Renderer
+from diffdeblend.simulate.drawing import Drawing, Drawn, Renderer
 from diffdeblend.simulate.fourier_renderer import FourierRenderer
 from diffdeblend.simulate.keys import DEFAULT_SEED, stream
 from diffdeblend.simulate.noise import NOISES, draw_noise, noise_rate
@@ -193,8 +196,21 @@ def draw_placed(
     alone = np.empty((len(laid.blend), n_bands, *shape), dtype=np.float32) if isolated else None
     first = np.searchsorted(laid.blend, np.arange(n + 1))
     snr, blendedness = (np.zeros((len(laid.blend), n_bands)) for _ in range(2))
-    for low in range(0, n, _AT_ONCE):
-        high = min(n, low + _AT_ONCE)
+
+    def finish(k: int) -> None:
+        light, rows = images[k], slice(first[k], first[k + 1])
+        if alone is not None:
+            snr[rows], blendedness[rows] = _measured(alone[rows], light, sky)
+        if noise != "none":
+            rng = stream(seed, "noise", survey.name, start + k)
+            light += draw_noise(noise_rate(light, sky, noise), rng, noise_correlation)
+
+    # One that starts processes has to be given enough for them.
+    step = _AT_ONCE * getattr(renderer, "at_once", 1)
+    for low in range(0, n, step):
+        high = min(n, low + step)
+        rows = slice(first[low], first[high])
+        place = Drawn(images[low:high], None if alone is None else alone[rows])
         drawn = renderer(
             Drawing(
                 part_of(laid, low, high),
@@ -204,18 +220,16 @@ def draw_placed(
                 shape,
                 isolated,
                 catalog.real,
+                place,
             )
         )
-        for k in range(low, high):
-            light, rows = drawn.images[k - low], slice(first[k], first[k + 1])
-            if alone is not None and drawn.isolated is not None:
-                each = drawn.isolated[first[k] - first[low] : first[k + 1] - first[low]]
-                alone[rows] = each
-                snr[rows], blendedness[rows] = _measured(each, light, sky)
-            images[k] = light
-            if noise != "none":
-                rng = stream(seed, "noise", survey.name, start + k)
-                images[k] += draw_noise(noise_rate(light, sky, noise), rng, noise_correlation)
+        for made, wanted in zip(drawn, place, strict=True):
+            # A renderer need not use what it was given.
+            if made is not None and wanted is not None and made is not wanted:
+                wanted[:] = made
+        # Each has a stream of its own: the same in any order.
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(finish, range(low, high)))
         if report is not None:
             report(high, n)
     measured = {"snr": snr, "blendedness": blendedness} if isolated else {}
@@ -234,9 +248,7 @@ def draw_placed(
         images=images,
         isolated=alone,
         truth=truth,
-        psf_images=np.stack([pixel_psf(psf, survey.pixel_scale, side) for psf in psfs]).astype(
-            np.float32
-        ),
+        psf_images=np.stack([_psf_image(psf, survey.pixel_scale, side) for psf in psfs]),
         psf_index=psf_index,
         survey=survey,
         sky=sky,
@@ -301,6 +313,12 @@ def _psfs(
     known, index = np.unique(group, return_inverse=True)
     psfs = tuple(draw_psfs(survey, stream(seed, "psf", survey.name, int(g))) for g in known)
     return psfs, index
+
+
+# A stream of blends asks for the same ones with every batch.
+@lru_cache(maxsize=64)
+def _psf_image(psf: tuple[Any, ...], pixel_scale: float, side: int) -> Float[np.ndarray, "b h w"]:
+    return pixel_psf(psf, pixel_scale, side).astype(np.float32)
 
 
 class _Measured(NamedTuple):
