@@ -199,7 +199,7 @@ def _figure(scores: Mapping[str, Scores], folder: Path) -> list[str]:
         import matplotlib as _  # noqa: F401
     except ImportError:
         return []
-    from diffdeblend.plot_scores import plot_metrics_summary
+    from diffdeblend.plot_scores import plot_summary
 
-    plot_metrics_summary(scores).savefig(folder / "figure.png", dpi=120)
+    plot_summary(scores).savefig(folder / "figure.png", dpi=120)
     return ["figure.png"]

@@ -225,5 +225,5 @@ def _figure(blends: Blends, path: Path) -> list[str]:
         return []
     from diffdeblend.plot_blends import plot_blends
 
-    plot_blends(blends, indices=range(blends.n_blends)).savefig(path / "figure.png", dpi=120)
+    plot_blends(blends, numbers=range(blends.n_blends)).savefig(path / "figure.png", dpi=120)
     return ["figure.png"]

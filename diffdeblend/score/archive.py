@@ -76,6 +76,7 @@ def put_table(arrays: dict[str, np.ndarray], key: str, table: Table) -> list[lis
     **Raises:** `ValueError` for a column that is not an array of numbers, truth values or text.
     """
     columns = []
+    column: Any
     for number, column in enumerate(table.itercols()):
         mask = getattr(column, "mask", None)
         data = np.asarray(column.data if mask is None else np.ma.getdata(column))

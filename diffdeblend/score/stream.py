@@ -1,6 +1,7 @@
 """Scores of sets larger than memory, part by part; what is finished is kept."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -82,10 +83,11 @@ def score_parts(
 def _key(measure: Measure, blends: Any, positions: str, settings: Mapping[str, Any]) -> str:
     """What a part depends on besides its place in the set, in a few letters."""
     content = {
-        "measure": {k: repr(v) for k, v in measure.settings.items()},
+        "measure": _words(measure.settings),
+        "function": _words(measure.function),
         "origin": measure.origin,
         "positions": positions,
-        "settings": {k: repr(v) for k, v in settings.items()},
+        "settings": _words(settings),
         "seed": blends.seed,
         "noise": blends.noise,
         "survey": blends.survey.name,
@@ -94,5 +96,17 @@ def _key(measure: Measure, blends: Any, positions: str, settings: Mapping[str, A
         # Any change of the blends is one of their light.
         "light": blends.images.astype(float).sum().hex(),
     }
-    text = json.dumps(content, sort_keys=True, default=str)
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _words(value: Any) -> Any:
+    """Settings in words that are the same in another process; functions by their text."""
+    if isinstance(value, Mapping):
+        return {str(name): _words(one) for name, one in value.items()}
+    if inspect.isfunction(value):
+        try:
+            return inspect.getsource(value)
+        except OSError:  # Typed at a prompt.
+            return value.__qualname__
+    return repr(value)

@@ -27,12 +27,12 @@ def read_catalog(given: Any, **settings: Any) -> Catalog:
     """
     several = isinstance(given, tuple | list)
     if not several and not (is_path(given) and Path(given).is_dir()):
-        table = read_table(given, "given")
+        table = read_table(given, "catalog")
         if "fluxnorm_disk" in table.colnames or "fluxnorm_bulge" in table.colnames:
             return read_catsim(table, **settings)
         if not is_path(given) or not {"IDENT", "GAL_FILENAME", "MAG"} & set(table.colnames):
             raise ValueError(
-                "`given` is neither of CatSim, with the columns "
+                "`catalog` is neither of CatSim, with the columns "
                 f"{', '.join(CATSIM_COLUMNS)}, nor of COSMOS, with {', '.join(REAL_COLUMNS)} or "
                 f"{', '.join(PARAMETRIC_COLUMNS)} in one or two files; it has {table.colnames}."
             )
