@@ -24,9 +24,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
 
 
-def panels(
-    on: Canvas, rows: Sequence[int], size: tuple[float, float], name: str = "on"
-) -> "list[Axes]":
+def panels(on: Canvas, rows: Sequence[int], size: tuple[float, float]) -> "list[Axes]":
     """Axes row by row, with so many in each row.
 
     - `on`: a figure in which they are made, axes to take instead, or None for a new figure.
@@ -45,7 +43,7 @@ def panels(
         return [on.add_subplot(grid[r, c]) for r, n in enumerate(rows) for c in range(n)]
     given = [on] if isinstance(on, Axes) else list(np.ravel(np.asarray(on, dtype=object)))
     if len(given) != sum(rows) or not all(isinstance(axes, Axes) for axes in given):
-        raise ValueError(f"`{name}` needs a figure, or {sum(rows)} axes; got {on!r}.")
+        raise ValueError(f"`on` needs a figure, or {sum(rows)} axes; got {on!r}.")
     return given
 
 

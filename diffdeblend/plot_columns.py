@@ -44,10 +44,10 @@ def named_scores(scores: Given) -> dict[str, Scores]:
 
 
 def default_columns(named: Mapping[str, Scores]) -> list[str]:
-    """Columns of images, segmentations and fluxes that there are."""
+    """Columns of images, segmentations and fluxes that there are; else that of positions."""
     bands = dict.fromkeys(one.settings["band"] for one in named.values())
     fluxes = [f"{kind}_{band}" for band in bands for kind in ("flux_error", "pull")]
-    return [
+    found = [
         column
         for column in (*_IMAGES, *fluxes)
         if any(
@@ -55,6 +55,7 @@ def default_columns(named: Mapping[str, Scores]) -> list[str]:
             for one in named.values()
         )
     ]
+    return found or ["distance_detection"]
 
 
 def target_names(named: Mapping[str, Scores]) -> list[str]:

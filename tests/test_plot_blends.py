@@ -142,14 +142,17 @@ def test_zoom_and_bands(blends):
     assert all(axes.get_ylim() == (5, 30) for axes in square.axes)
 
 
+@pytest.mark.parametrize("bands", ["r", "gri"])
 @pytest.mark.parametrize("q", [0.1, 8.0])
-def test_stretch_is_as_documented(q):
-    """A single band in units of its noise: grey, by the formula."""
-    image = np.linspace(0, 60, 7 * 9).reshape(1, 7, 9)
-    variance = np.full(image.shape, 4.0)
-    paint = Painter(["r"], variance, variance > 0, 2 * image[None], stretch=50.0, q=q)
+def test_stretch_is_as_documented(q, bands):
+    """Grey, by the formula, in standard deviations of the mean of the bands."""
+    n = len(bands)
+    image = np.linspace(0, 60, 7 * 9).reshape(1, 7, 9) * np.ones((n, 1, 1))
+    variance = np.full(image.shape, 4.0 * n)
+    paint = Painter(bands, variance, variance > 0, 2 * image[None], stretch=50.0, q=q)
     wanted = np.minimum(np.arcsinh(q * image[0] / 50) / (10 * np.arcsinh(q / 10)), 1)
-    np.testing.assert_allclose(paint(2 * image)[..., 0], 255 * wanted, atol=1.01)
+    for colour in range(3):
+        np.testing.assert_allclose(paint(2 * image)[..., colour], 255 * wanted, atol=1.01)
 
 
 @pytest.mark.parametrize("q", [None, 0.5, 3.0])

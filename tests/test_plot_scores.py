@@ -210,6 +210,22 @@ def test_summary_has_it_all(scores):
     assert "SSIM" in labels
 
 
+def test_nothing_found():
+    """Of a measure that found nothing all is shown that there is."""
+    one = make_scores(6, images=False)
+    sources = one.per_source.copy()
+    sources["detected"] = False
+    for name in ("flux_error_r", "shape", "distance_detection"):
+        sources[name] = np.nan
+    found = one.detections[:0]
+    none = Scores(sources, found, summarise(sources, found, one.settings), one.settings)
+    page = plot_summary(none)
+    assert drawn(page)
+    assert "distance of the detection" in [axes.get_xlabel() for axes in page.axes]
+    efficiency = plot_efficiency(none).axes[0].images[0].get_array()
+    assert (np.ma.compressed(efficiency[0]) == 1).all()
+
+
 def test_drawn_where_the_user_says(scores):
     page = Figure()
     axes = page.subplots(2, 1)
