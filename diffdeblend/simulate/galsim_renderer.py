@@ -5,7 +5,7 @@ import multiprocessing
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +97,8 @@ class GalSimRenderer:
         size: int,
     ) -> None:
         high, waiting = len(isolated), {}
+        # Without the arrays of all images, which would go with every block.
+        sent = replace(drawing, into=None)
         # Spawned: a fork of a process whose threads hold locks may hang.
         pool = ProcessPoolExecutor(others, multiprocessing.get_context("spawn"))
         try:
@@ -105,7 +107,7 @@ class GalSimRenderer:
                 while len(waiting) < 2 * others and high - low > size * (others + 1):
                     high -= size
                     block = range(high, high + size)
-                    waiting[pool.submit(_block, drawing, block, self.settings)] = block
+                    waiting[pool.submit(_block, sent, block, self.settings)] = block
                 if low < high:
                     isolated[low] = draw_source(drawing, low, self.settings)
                     low += 1
