@@ -15,6 +15,7 @@ from diffdeblend.score.injections import injection_test, sort_detections
 from diffdeblend.score.measured import Measure, Measured
 from diffdeblend.simulate.catalog import Catalog, Parts, standard_columns
 from diffdeblend.simulate.keys import stream
+from diffdeblend.simulate.noise import draw_noise
 
 BANDS, ZERO_POINTS = ("g", "r"), (27.0, 26.0)
 SHAPE, SCALE = (48, 60), 0.2
@@ -151,6 +152,16 @@ def test_photons_have_noise_and_variance():
     assert np.mean(deviates) == pytest.approx(1, abs=0.03)
 
 
+def test_a_measured_correlation_may_dip():
+    """Cut short, its power is negative somewhere; the noise has its variance all the same."""
+    stamp = np.ones((1, 1, 3)) * [0.6, 1.0, 0.6]
+    rate = np.full((1, 60, 2000), 4.0)
+    with pytest.raises(ValueError, match="none of any noise"):
+        draw_noise(rate, stream(1, "noise"), stamp)
+    noise = draw_noise(rate, stream(1, "noise"), stamp, dip=0.2)
+    assert noise.std() == pytest.approx(2, rel=0.02)
+
+
 def test_noise_is_correlated_as_the_exposure_says():
     stamp = np.array([[0.0, 0.2, 0.0], [0.4, 1.0, 0.4], [0.0, 0.2, 0.0]]) * 1.3
     given = exposure(noise_correlation=stamp)
@@ -280,7 +291,7 @@ def real_image():
     return light.exposure
 
 
-STARS = CATALOG.select([1])
+STARS = CATALOG.select(np.array([1]))
 
 
 def test_a_test_of_two_measures():
@@ -318,7 +329,7 @@ def test_a_test_of_two_measures():
     assert np.array_equal(
         fewer.per_source["found_flux_r"], rows["found_flux_r"][:3], equal_nan=True
     )
-    other = injection_test(real_image(), STARS, peak, 3, **(options | {"seed": 4}))["peak"]
+    other = injection_test(real_image(), STARS, peak, 3, **{**options, "seed": 4})["peak"]
     assert not np.isin(other.per_source["x"], rows["x"]).any()
 
 
@@ -388,6 +399,7 @@ def test_positions_are_told_and_errors_are_kept():
 def test_tests_that_are_refused():
     given = real_image()
     options: dict[str, Any] = {"noise": "none"}
+    change: Any
     for change, message in (
         ({"band": "i"}, "`band` must be one of"),
         ({"avoid": 3.0}, "`known` is missing"),
@@ -398,7 +410,7 @@ def test_tests_that_are_refused():
         ({"sources": 0}, "must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            injection_test(given, STARS, peak, 1, **(options | change))
+            injection_test(given, STARS, peak, 1, **{**options, **change})
 
 
 def test_another_psf_and_real_measures():
@@ -407,10 +419,10 @@ def test_another_psf_and_real_measures():
     from diffdeblend.score.load_measure import load_measure
 
     given = make_exposure(
-        stream(5, "sky").normal(0, 0.2, (1, 48, 48)), 0.04, GaussianPSF([4.0]), bands="r",
+        stream(5, "sky").normal(0, 0.2, (1, 48, 48)), 0.04, GaussianPSF(np.array([4.0])), bands="r",
         zero_points=26.0, pixel_scale=SCALE, gain=5.0,
     )  # fmt: skip
-    galaxies = CATALOG.select([0, 2])
+    galaxies = CATALOG.select(np.array([0, 2]))
     found = injection_test(
         given, galaxies, load_measure("sep", images=False), 12, seed=1, magnitudes=(21, 22), edge=10
     )["sep"]
