@@ -35,6 +35,8 @@ def draw_noise(
     rate: Float[np.ndarray, "band y x"],
     rng: np.random.Generator,
     correlation: Float[np.ndarray, "band h w"] | None = None,
+    *,
+    dip: float = 1e-3,
 ) -> Float[np.ndarray, "band y x"]:
     """Noise of zero mean and of variance `rate`.
 
@@ -42,12 +44,14 @@ def draw_noise(
 
     - `correlation`: autocovariance of the noise in units of its variance, as in `Exposure`; the
         noise is then Gaussian in every pixel, as it is the sum of many.
+    - `dip`: how far the power of the correlation may fall below zero, in units of its peak; what
+        does is taken for nothing. Correlations that were measured need some.
 
     **Raises:** `ValueError` if the correlation is not one stamp a band with 1 in its middle, or
     belongs to no noise at all: its power spectrum is negative somewhere.
     """
     if correlation is not None:
-        return np.sqrt(rate) * _coloured(rate.shape, correlation, rng)
+        return np.sqrt(rate) * _coloured(rate.shape, correlation, rng, dip)
     noise = rng.standard_normal(rate.shape, dtype=np.float32)
     noise *= np.sqrt(rate)
     # Pixel by pixel, so that a band with a dark sky and a bright star has both laws.
@@ -58,7 +62,10 @@ def draw_noise(
 
 
 def _coloured(
-    shape: tuple[int, ...], correlation: Float[np.ndarray, "band h w"], rng: np.random.Generator
+    shape: tuple[int, ...],
+    correlation: Float[np.ndarray, "band h w"],
+    rng: np.random.Generator,
+    dip: float,
 ) -> Float[np.ndarray, "band y x"]:
     """Gaussian noise of unit variance with this autocovariance."""
     stamp = np.asarray(correlation, dtype=float)
@@ -75,12 +82,14 @@ def _coloured(
     wide[:, :height, :width] = stamp
     wide = np.roll(wide, (-(height // 2), -(width // 2)), axis=(1, 2))
     power = np.fft.rfft2(wide).real
-    if (power < -1e-3 * power.max(axis=(1, 2), keepdims=True)).any():
+    if (power < -dip * power.max(axis=(1, 2), keepdims=True)).any():
         raise ValueError(
             "`correlation` is none of any noise: its power spectrum is negative at some frequency."
         )
+    power = np.maximum(power, 0)
+    # Without what was below zero there would be too much of it.
+    full = np.fft.fft2(wide).real
+    power /= np.maximum(full, 0).mean(axis=(1, 2), keepdims=True)
     white = rng.standard_normal(wide.shape)
-    drawn = np.fft.irfft2(
-        np.fft.rfft2(white) * np.sqrt(np.maximum(power, 0)), s=wide.shape[1:], axes=(1, 2)
-    )
+    drawn = np.fft.irfft2(np.fft.rfft2(white) * np.sqrt(power), s=wide.shape[1:], axes=(1, 2))
     return drawn[:, :ny, :nx].astype(np.float32)
