@@ -27,6 +27,7 @@ from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_ma
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.unknowns import free_numbers, scene_of
 from diffdeblend.grid import make_grid
+from diffdeblend.one_core import ONE_CORE
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import sum_slots
@@ -172,7 +173,7 @@ def _peel(
     return stamps
 
 
-@eqx.filter_jit
+@partial(eqx.filter_jit, compiler_options=ONE_CORE)
 def _peel_in_turn(
     packed: Packed,
     psfs: AbstractPSF,
@@ -207,7 +208,7 @@ def _peel_in_turn(
     return in_turn(one, packed, psfs, count, which, together=setup.together)
 
 
-@eqx.filter_jit
+@partial(eqx.filter_jit, compiler_options=ONE_CORE)
 def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup) -> Trial:
     # Two slots for every kind: one program.
     method = LevenbergMarquardt(max_steps=15, tolerance=0.5, escalates=False)

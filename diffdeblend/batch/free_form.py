@@ -5,6 +5,7 @@ are solved exactly and eliminated, and the factors follow by conjugate gradients
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,6 +18,7 @@ from diffdeblend.batch.task import Packed
 from diffdeblend.components import AnyStack
 from diffdeblend.fourier import EXACT, Pair, multiply, multiply_conjugate, to_image, to_modes
 from diffdeblend.grid import Grid, make_grid
+from diffdeblend.one_core import ONE_CORE
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 
@@ -81,7 +83,7 @@ class Refined(NamedTuple):
     images: Any
 
 
-@eqx.filter_jit
+@partial(eqx.filter_jit, compiler_options=ONE_CORE)
 def free_form_in_turn(
     tasks: Packed,
     psfs: AbstractPSF,

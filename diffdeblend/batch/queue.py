@@ -1,6 +1,7 @@
 """The compiled part of a batch on accelerators: a fixed number of lanes, filled up as they end."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import make_grid
+from diffdeblend.one_core import ONE_CORE
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import Scene
@@ -46,7 +48,7 @@ class _Lanes(NamedTuple):
     turns: Int[Array, ""]
 
 
-@eqx.filter_jit
+@partial(eqx.filter_jit, compiler_options=ONE_CORE)
 def fit_in_queue(
     tasks: Packed,
     psfs: AbstractPSF,

@@ -1,0 +1,10 @@
+"""How programs are compiled that run side by side in threads, each on a core of its own.
+
+XLA on CPU shares out large products of every program to one pool of threads. With a program a core
+that gains nothing, and now and then, on a busy machine, such programs wait for the pool for ever
+(jaxlib 0.10.1: all threads of the pool asleep, both programs waiting; also
+github.com/PyAutoLabs/PyAutoFit/issues/1530).
+"""
+
+# For `compiler_options` of `jax.jit`. Other backends ignore it.
+ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
