@@ -27,7 +27,7 @@ from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_ma
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.unknowns import free_numbers, scene_of
 from diffdeblend.grid import make_grid
-from diffdeblend.one_core import ONE_CORE
+from diffdeblend.one_core import one_core_jit
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import sum_slots
@@ -173,7 +173,7 @@ def _peel(
     return stamps
 
 
-@partial(eqx.filter_jit, compiler_options=ONE_CORE)
+@one_core_jit
 def _peel_in_turn(
     packed: Packed,
     psfs: AbstractPSF,
@@ -208,7 +208,7 @@ def _peel_in_turn(
     return in_turn(one, packed, psfs, count, which, together=setup.together)
 
 
-@partial(eqx.filter_jit, compiler_options=ONE_CORE)
+@one_core_jit
 def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup) -> Trial:
     # Two slots for every kind: one program.
     method = LevenbergMarquardt(max_steps=15, tolerance=0.5, escalates=False)

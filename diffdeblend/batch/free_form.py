@@ -5,10 +5,8 @@ are solved exactly and eliminated, and the factors follow by conjugate gradients
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -18,7 +16,7 @@ from diffdeblend.batch.task import Packed
 from diffdeblend.components import AnyStack
 from diffdeblend.fourier import EXACT, Pair, multiply, multiply_conjugate, to_image, to_modes
 from diffdeblend.grid import Grid, make_grid
-from diffdeblend.one_core import ONE_CORE
+from diffdeblend.one_core import one_core_jit
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 
@@ -83,7 +81,7 @@ class Refined(NamedTuple):
     images: Any
 
 
-@partial(eqx.filter_jit, compiler_options=ONE_CORE)
+@one_core_jit
 def free_form_in_turn(
     tasks: Packed,
     psfs: AbstractPSF,

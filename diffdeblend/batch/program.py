@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +19,7 @@ from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.prior import ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.grid import Quality
-from diffdeblend.one_core import ONE_CORE
+from diffdeblend.one_core import one_core_jit
 from diffdeblend.parameters import names_of
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
@@ -108,7 +107,7 @@ def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackgrou
     return PolynomialBackground(jnp.zeros((n_bands, 3), dtype))
 
 
-@partial(eqx.filter_jit, compiler_options=ONE_CORE)
+@one_core_jit
 def fit_in_turn(
     tasks: Packed, psfs: AbstractPSF, count: Int[Array, ""], method: Method, setup: Setup
 ) -> Fit:

@@ -1,7 +1,6 @@
 """The compiled part of a batch on accelerators: a fixed number of lanes, filled up as they end."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,7 +23,6 @@ from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import make_grid
-from diffdeblend.one_core import ONE_CORE
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import Scene
@@ -48,7 +46,7 @@ class _Lanes(NamedTuple):
     turns: Int[Array, ""]
 
 
-@partial(eqx.filter_jit, compiler_options=ONE_CORE)
+@eqx.filter_jit
 def fit_in_queue(
     tasks: Packed,
     psfs: AbstractPSF,

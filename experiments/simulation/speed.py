@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ def _metrics(catalog: Path, draws: int) -> dict[str, Any]:
     blends = drawn(catalog, SETTINGS.judged)
     measure = load_measure("sep")
     measured = measure_blends(blends, [measure]).measured[measure.name]
-    padded = replace(blends, isolated=blends.padded_isolated())
+    padded = blends
     return timed(lambda: score(padded, measured, band="r", draws=draws), SETTINGS.repeats)
 
 
