@@ -173,6 +173,7 @@ def test_non_negative_leaves_what_is_dark_at_zero():
     np.testing.assert_allclose(inverse, [[0.5, 0.0], [0.0, 0.0]], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_side_by_side_as_on_an_accelerator_finds_the_same(blends):
     tasks = []
     for blend in blends[:2]:

@@ -116,12 +116,16 @@ def off_from_sandwich(quality: Quality, drawn: Quality):
     return off[~between].max(), off[between].max()
 
 
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)], indirect=True
+)
 def test_covariance_is_the_sandwich(precision):
     within, between = off_from_sandwich(FIT, FIT)
     assert within < (1e-7 if precision == "float64" else 3e-3)
     assert between < 5e-3
 
 
+@pytest.mark.slow
 def test_covariance_is_the_sandwich_where_the_matrix_has_fewer_modes():
     within, _ = off_from_sandwich(Quality(1.4, 0.7, False, 0.5), Quality(1.4, 0.5, False))
     assert within < 3e-3

@@ -104,7 +104,14 @@ def test_another_blend_of_the_same_shape_does_not_compile(found, exposure, posit
     assert result.summary["n_sources"] == found.summary["n_sources"]
 
 
-@pytest.mark.parametrize("model", sorted(set(MODELS) - {"auto"}))
+# Each compiles programs of its own: those of the others are in other tests.
+WORDS = [
+    pytest.param(word, marks=pytest.mark.slow if word in ("bulge_disc", "multi_gaussian") else ())
+    for word in sorted(set(MODELS) - {"auto"})
+]
+
+
+@pytest.mark.parametrize("model", WORDS)
 def test_models_by_word(exposure, positions, model):
     result = deblend(exposure, positions, model=model, background="none")
     assert set(result.catalog["model"]) == {model}
@@ -173,6 +180,7 @@ def test_kinds_have_names_in_the_catalogue():
     assert {kind.name.lower() for kind in Kind} <= set(MODELS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not HSC.exists(), reason="shared/data/hsc_cosmos_35.npz is not beside the project"
 )

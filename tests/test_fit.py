@@ -149,8 +149,8 @@ def _spread(vector, held):
 @pytest.mark.parametrize(
     "method",
     [
-        FirstOrder(optax.adam(0.3), max_steps=600),
-        FirstOrder(optax.lbfgs(), max_steps=200),
+        pytest.param(FirstOrder(optax.adam(0.3), max_steps=600), marks=pytest.mark.slow),
+        pytest.param(FirstOrder(optax.lbfgs(), max_steps=200), marks=pytest.mark.slow),
         optax.adam(optax.exponential_decay(0.5, 200, 0.3)),
     ],
     ids=["adam", "lbfgs", "bare transformation"],
@@ -188,6 +188,7 @@ def test_errors_are_the_scatter_of_repeated_fits():
     assert 0.8 < pulls.std() < 1.25
 
 
+@pytest.mark.slow
 def test_total_flux_error_counts_the_parts_together():
     scene = Scene(
         [BulgeDisc([[300.0, 400.0], [150.0, 250.0]], 20.2, 18.4, 4.0, 0.4, [0.1, 0.2])],
@@ -300,6 +301,7 @@ def test_second_fit_does_not_compile(compilations):
     assert not compilations
 
 
+@pytest.mark.slow
 def test_vmap_over_exposures_equals_one_by_one():
     scenes = [start(), start()]
     exposures = [observe(truth(), seed=s) for s in (7, 8)]

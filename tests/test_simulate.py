@@ -290,6 +290,7 @@ def test_exposures_tell_all(blends):
     assert -2.5 * np.log10(truth["flux_r"]) + zero_point == pytest.approx(truth["magnitude_r"])
 
 
+@pytest.mark.slow
 def test_fluxes_come_back():
     """The whole way: made up, drawn, and fitted where it was drawn."""
     stars = star_catalog(20, stream(2, "stars"), brightest=18.0, faintest=21.0)
