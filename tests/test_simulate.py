@@ -188,7 +188,7 @@ def test_no_sources_at_all():
     assert len(found.truth) == 0
     assert found.isolated.shape == (0, 2, 30, 30)
     assert found.images.std() == pytest.approx(np.sqrt(found.sky).mean(), rel=0.3)
-    assert simulate(CATALOG, SAMPLING, LSST, 0).n_blends == 0
+    assert simulate(CATALOG, SAMPLING, VARYING, 0).n_blends == 0
 
 
 def test_a_second_call_compiles_nothing(blends, compilations):

@@ -27,7 +27,6 @@ from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt, levenberg_ma
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.unknowns import free_numbers, scene_of
 from diffdeblend.grid import make_grid
-from diffdeblend.one_core import one_core_jit
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import sum_slots
@@ -173,7 +172,7 @@ def _peel(
     return stamps
 
 
-@one_core_jit
+@eqx.filter_jit
 def _peel_in_turn(
     packed: Packed,
     psfs: AbstractPSF,
@@ -208,7 +207,7 @@ def _peel_in_turn(
     return in_turn(one, packed, psfs, count, which, together=setup.together)
 
 
-@one_core_jit
+@eqx.filter_jit
 def _try(packed: Packed, psfs: AbstractPSF, count: Int[Array, ""], setup: Setup) -> Trial:
     # Two slots for every kind: one program.
     method = LevenbergMarquardt(max_steps=15, tolerance=0.5, escalates=False)

@@ -7,6 +7,7 @@ are solved exactly and eliminated, and the factors follow by conjugate gradients
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -16,7 +17,6 @@ from diffdeblend.batch.task import Packed
 from diffdeblend.components import AnyStack
 from diffdeblend.fourier import EXACT, Pair, multiply, multiply_conjugate, to_image, to_modes
 from diffdeblend.grid import Grid, make_grid
-from diffdeblend.one_core import one_core_jit
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 
@@ -81,7 +81,7 @@ class Refined(NamedTuple):
     images: Any
 
 
-@one_core_jit
+@eqx.filter_jit
 def free_form_in_turn(
     tasks: Packed,
     psfs: AbstractPSF,
@@ -242,7 +242,10 @@ class ParametricBlend:
         right = jnp.einsum("bip,bp->bi", weighted, self.data, precision=EXACT)
         terms = self.basis.shape[1]
         bound = jnp.concatenate([positive, jnp.zeros(terms, bool)])
-        linear, inverse = jax.vmap(non_negative, (0, 0, None))(matrix, right, bound)
+        # One band after the other: see `diffdeblend.fit.stacks`.
+        linear, inverse = jax.lax.map(
+            lambda band: non_negative(band[0], band[1], bound), (matrix, right)
+        )
         n = self.stack.n_slots
         light, level = linear[:, :n].T, linear[:, n:]
         return _State(light, level, images, self._left(light, level, images), inverse)

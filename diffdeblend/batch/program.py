@@ -19,7 +19,6 @@ from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.prior import ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.grid import Quality
-from diffdeblend.one_core import one_core_jit
 from diffdeblend.parameters import names_of
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
@@ -107,7 +106,7 @@ def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackgrou
     return PolynomialBackground(jnp.zeros((n_bands, 3), dtype))
 
 
-@one_core_jit
+@eqx.filter_jit
 def fit_in_turn(
     tasks: Packed, psfs: AbstractPSF, count: Int[Array, ""], method: Method, setup: Setup
 ) -> Fit:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffdeblend.fit.stacks import factor_each, solve_each, solve_lower_each
 from diffdeblend.fit.unknowns import Unknowns
 from diffdeblend.fourier import EXACT
 
@@ -87,13 +88,9 @@ def factor(normal: Normal, damping: Float[Array, ""]) -> Factors:
     tiny = 100 * jnp.finfo(scaled.dtype).eps
     # Fluxes are linear and need little damping: some, for parts that look alike.
     ridge = tiny + 0.1 * damping
-    lower = jnp.linalg.cholesky(scaled + ridge * jnp.eye(scaled.shape[-1], dtype=scaled.dtype))
-    half = jax.vmap(lambda m, r: jax.scipy.linalg.solve_triangular(m, r, lower=True))(
-        lower, normal.cross * scale[:, :, None]
-    )
-    response = scale[:, :, None] * jax.vmap(
-        lambda m, r: jax.scipy.linalg.solve_triangular(m, r, lower=True, trans=1)
-    )(lower, half)
+    lower = factor_each(scaled + ridge * jnp.eye(scaled.shape[-1], dtype=scaled.dtype))
+    half = solve_lower_each(lower, normal.cross * scale[:, :, None])
+    response = scale[:, :, None] * solve_lower_each(lower, half, trans=1)
     remaining = normal.shape - jnp.einsum("blt,blu->tu", half, half, precision=EXACT)
     diagonal = jnp.diagonal(normal.shape)
     remaining = remaining + damping * jnp.diag(diagonal)
@@ -114,9 +111,7 @@ def solve_shape(factors: Factors, right: Float[Array, "shape *n"]) -> Float[Arra
 
 def solve_band(factors: Factors, right: Float[Array, "band linear"]) -> Float[Array, "band linear"]:
     """Solve for the unknowns of each band at held shapes."""
-    scaled = factors.scale * right
-    solved = jax.vmap(lambda m, r: jax.scipy.linalg.cho_solve((m, True), r))(factors.lower, scaled)
-    return factors.scale * solved
+    return factors.scale * solve_each(factors.lower, factors.scale * right)
 
 
 def _inverse_root(diagonal: Array) -> Array:

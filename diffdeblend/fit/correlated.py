@@ -11,12 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from diffdeblend.fit.arrow import Factors, Normal
 from diffdeblend.fit.evaluate import exact_columns
 from diffdeblend.fit.normal_matrix import sum_of_products
 from diffdeblend.fit.objective import Problem
+from diffdeblend.fit.stacks import solve_lower_each
 from diffdeblend.fit.unknowns import Unknowns
 from diffdeblend.fourier import EXACT
 from diffdeblend.scene import Scene
@@ -82,15 +84,10 @@ def sandwich(factors: Factors, inverse: Float[Array, "shape shape"], middle: Nor
     scale, lower = factors.scale, factors.lower
 
     def halved(right: Array) -> Array:
-        return jax.vmap(lambda m, r: jax.scipy.linalg.solve_triangular(m, r, lower=True))(
-            lower, right
-        )
+        return solve_lower_each(lower, right)
 
     def whole(right: Array) -> Array:
-        solved = jax.vmap(
-            lambda m, r: jax.scipy.linalg.solve_triangular(m, r, lower=True, trans=1)
-        )(lower, right)
-        return scale[:, :, None] * solved
+        return scale[:, :, None] * solve_lower_each(lower, right, trans=1)
 
     # In units in which the blocks of the bands are the identity: float32 is safe there.
     once = halved(middle.band * scale[:, :, None] * scale[:, None, :])
@@ -109,13 +106,12 @@ def sandwich(factors: Factors, inverse: Float[Array, "shape shape"], middle: Nor
     tiny = 100 * jnp.finfo(u.dtype).eps
     root = jnp.linalg.cholesky(u * unit[:, None] * unit + jnp.diag(jnp.where(moves, tiny, 1)))
     goes_with = whole(cross - turned) * unit
-    between = jax.vmap(lambda k: jax.scipy.linalg.solve_triangular(root, k.T, lower=True).T)(
-        goes_with
-    )
+    n_bands, n_linear, n_shapes = goes_with.shape
+    # One root for all bands: their right-hand sides lie side by side.
+    flat = solve_triangular(root, goes_with.reshape(-1, n_shapes).T, lower=True)
+    between = flat.T.reshape(n_bands, n_linear, n_shapes)
     # K U^{-1}, then times the inverse of C, from its own factors.
-    by_u = jax.vmap(lambda k: jax.scipy.linalg.solve_triangular(root, k.T, lower=True, trans=1).T)(
-        between
-    )
+    by_u = solve_triangular(root, flat, lower=True, trans=1).T.reshape(between.shape)
     tip = factors.shape_lower / factors.shape_scale[:, None]
     by_shape = _dot(_dot(by_u * unit, tip), tip.T)
     alone = whole(jnp.swapaxes(whole(band), 1, 2)) - _dot(between, jnp.swapaxes(between, 1, 2))

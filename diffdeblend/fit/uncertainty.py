@@ -81,7 +81,8 @@ def covariance(
     free_linear, free_shape = linear_vector(problem.free), problem.free.flat_shape
     shape = solve_shape(factors, jnp.diag(free_shape))
     shape = 0.5 * (shape + shape.T) * free_shape * free_shape[:, None]
-    inverse = jax.vmap(lambda low: _inverse(low))(factors.lower)
+    # One after the other: see `stacks`.
+    inverse = jax.lax.map(_inverse, factors.lower)
     scale = factors.scale * free_linear * _does_something(data)
     alone = inverse * scale[:, :, None] * scale[:, None, :]
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))

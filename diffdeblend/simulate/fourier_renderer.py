@@ -15,7 +15,6 @@ from diffdeblend.batch.driver import available_cores
 from diffdeblend.components import Sersic
 from diffdeblend.fourier import Pair, multiply, shift, to_image
 from diffdeblend.grid import STANDARD, Grid, Quality, make_grid
-from diffdeblend.one_core import ONE_CORE
 from diffdeblend.psf import SampledPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.simulate.drawing import Drawing, Drawn, add_up, place_for
@@ -247,7 +246,7 @@ def _call(
     images[start:stop] = np.asarray(drawn)[: stop - start]
 
 
-@partial(jax.jit, static_argnames=("grid", "corrections"), compiler_options=ONE_CORE)
+@partial(jax.jit, static_argnames=("grid", "corrections"))
 def _draw(
     parts: _Parts,
     first: Int[Array, "group+1"],

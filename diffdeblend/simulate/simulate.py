@@ -309,10 +309,11 @@ def _psfs(
     """The PSFs of some blends, and which of them each has."""
     if not varies(survey):
         return (draw_psfs(survey),), np.zeros(n, dtype=int)
-    group = np.arange(start, start + n) // every
+    # Of no blends one PSF, so that there is always one.
+    group = np.arange(start, start + max(n, 1)) // every
     known, index = np.unique(group, return_inverse=True)
     psfs = tuple(draw_psfs(survey, stream(seed, "psf", survey.name, int(g))) for g in known)
-    return psfs, index
+    return psfs, index[:n]
 
 
 # A stream of blends asks for the same ones with every batch.
