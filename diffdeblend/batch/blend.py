@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.noise import checked_noise_correlation
+from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.positions import check_positions
 from diffdeblend.psf import AbstractPSF
 
@@ -141,8 +142,7 @@ def used_pixels(
     image = np.asarray(exposure.image)
     variance = np.asarray(exposure.variance)
     header = exposure.header
-    bits = sum(1 << k for k, plane in enumerate(header.mask_planes) if plane in header.excluded)
-    excluded = np.uint32(bits).view(np.int32)  # bit 31 of an int32 is its sign
+    excluded = as_int32(excluded_bits(header))
     used = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
     used &= (np.asarray(exposure.mask) & excluded) == 0
     weight = np.divide(1, variance, where=used, out=np.zeros_like(variance))

@@ -1,15 +1,14 @@
 """A PSF given as an image that is sampled finer than the exposure."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from diffdeblend.fourier import Pair, sampled_modes
+from diffdeblend.fourier import Pair
 from diffdeblend.grid import Grid, Modes
 from diffdeblend.parameters import as_float
 from diffdeblend.psf.abstract import AbstractPSF
+from diffdeblend.psf.pixels import checked_image, image_modes
 
 
 class SampledPSF(AbstractPSF):
@@ -35,26 +34,11 @@ class SampledPSF(AbstractPSF):
     oversampling: int = eqx.field(static=True)
 
     def __init__(self, image, oversampling: int, normalise: bool = True):
-        image = as_float(image)
-        if image.ndim != 3:
-            raise ValueError(f"`image` of a PSF needs shape (band, h, w); got {image.shape}.")
-        if image.shape[1] % 2 == 0 or image.shape[2] % 2 == 0:
-            raise ValueError(
-                "`image` of a PSF needs odd height and width, so that it has a middle sample; "
-                f"got {image.shape[1]} x {image.shape[2]}."
-            )
+        image, total = checked_image(image, "sample")
         if isinstance(oversampling, bool) or not isinstance(oversampling, int | np.integer):
             raise ValueError(f"`oversampling` must be an integer; got {oversampling!r}.")
         if oversampling < 1:
             raise ValueError(f"`oversampling` must be at least 1; got {oversampling}.")
-        total = image.sum(axis=(1, 2), keepdims=True)
-        if not isinstance(total, Tracer):
-            sums = np.asarray(total).reshape(-1)
-            if not (np.isfinite(sums) & (sums > 0)).all():
-                raise ValueError(
-                    "`image` of a PSF must be finite with a positive sum in every band; "
-                    f"got sums {sums.tolist()}."
-                )
         self.oversampling = int(oversampling)
         self.image = image * (self.oversampling**2 / total) if normalise else image
 
@@ -69,14 +53,7 @@ class SampledPSF(AbstractPSF):
         return self.image[:, middle[0] :: self.oversampling, middle[1] :: self.oversampling]
 
     def fourier(self, modes: Modes) -> Pair:
-        height, width = self.image.shape[1:]
-        x = (jnp.arange(width, dtype=self.image.dtype) - (width - 1) // 2) / self.oversampling
-        y = (jnp.arange(height, dtype=self.image.dtype) - (height - 1) // 2) / self.oversampling
-        re, im = sampled_modes(self.image / self.oversampling**2, modes, x, y)
-        # The sum repeats itself beyond the Nyquist frequency of the samples.
-        nyquist = self.oversampling * np.pi * (1 + 1e-6)
-        within = (jnp.abs(modes.kx) < nyquist) & (jnp.abs(modes.ky) < nyquist)
-        return jnp.where(within, re, 0), jnp.where(within, im, 0)
+        return image_modes(self.image, modes, self.oversampling)
 
     def ends_within(self, grid: Grid) -> bool:
         height, width = self.image.shape[1:]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Column, Table
 
+from diffdeblend.batch.driver import available_cores
 from diffdeblend.score.load_measure import load_function
 from diffdeblend.score.measured import Measure, Measured
 from diffdeblend.score.stamps import Stamps
@@ -248,6 +249,5 @@ def _can_be_sent(measure: Measure) -> bool:
 
 def _cores() -> int:
     """Cores that this process may use, less those that others are busy on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     busy = os.getloadavg()[0] - 1 if hasattr(os, "getloadavg") else 0
-    return max(1, (cores or 1) - max(0, round(busy)))
+    return max(1, available_cores() - max(0, round(busy)))

@@ -1,6 +1,5 @@
 """The images of fitted sources, of many blends, by one compiled program."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffdeblend.batch.driver import available_cores
 from diffdeblend.components import AnySource, AnyStack, Kind
 from diffdeblend.components.any_source import lit_parts
 from diffdeblend.grid import STANDARD, Quality
@@ -66,14 +66,9 @@ def draw_sources(
     if n:
         # Alone, so that others find its program.
         some(0)
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(some, starts[1:]))
     return images
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _values(sources: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from astropy.table import Table
 from jaxtyping import Bool, Float
 
 from diffdeblend.exposure import Exposure
+from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.score.measured import add_column
 
 
@@ -46,8 +47,7 @@ def pixels_of(exposure: Exposure) -> Pixels:
     """The pixels of an exposure. In numpy: JAX outside jit compiles for every shape of stamp."""
     header = exposure.header
     image, variance = np.asarray(exposure.image), np.asarray(exposure.variance)
-    bits = sum(1 << k for k, plane in enumerate(header.mask_planes) if plane in header.excluded)
-    excluded = np.uint32(bits).view(np.int32)  # bit 31 of an int32 is its sign
+    excluded = as_int32(excluded_bits(header))
     bad = ~(np.isfinite(image) & np.isfinite(variance) & (variance > 0))
     bad |= (np.asarray(exposure.mask) & excluded) != 0
     if not bad.any():
