@@ -20,13 +20,15 @@ LAYERS = (
     {"exposure", "positions"},
     {"scene"},
     {"fit"},
+    {"segment"},
+    {"measure"},
     {"detect"},
     {"deblend"},
     {"batch"},
     {"simulate"},
     {"score"},
     {"painter", "panels", "plot_columns"},
-    {"plot", "plot_blends", "plot_scores"},
+    {"plot", "plot_blends", "plot_scores", "plot_segments"},
     {"io"},
     {"progress", "listing", "programs", "blend_options"},
     {"commands", "simulate_command", "score_command"},
@@ -46,7 +48,7 @@ KNOW_DEBLEND = {"io.results", "io.__init__"}
 # Not installed with the core: who uses them says so when they are absent.
 OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
 LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml"} | OPTIONAL
-USE_OPTIONAL = {"simulate", "score", "plot_scores"}
+USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,1 @@
+"""From labels to a catalogue: positions, shapes and fluxes, one file a family of measurements."""

@@ -1,0 +1,1 @@
+"""From an image to labels: smoothing, thresholds, connected pixels, and how blends come apart."""
