@@ -15,7 +15,7 @@ from astropy.table import QTable, Table
 from example_result import FWHM, make_deblended, tilted_wcs
 
 import diffdeblend
-from diffdeblend import cli, commands
+from diffdeblend import commands, deblend_options, image_options
 from diffdeblend.cli import main, make_parser
 from diffdeblend.commands import read_exposure
 from diffdeblend.deblend import MODELS
@@ -87,8 +87,8 @@ def test_version(capsys):
 
 def test_words_are_those_of_the_library():
     """The parser lists them itself, to load nothing."""
-    assert set(cli.MODELS) == set(MODELS)
-    assert cli.VARIANCE_KINDS == VARIANCE_KINDS
+    assert set(deblend_options.MODELS) == set(MODELS)
+    assert image_options.VARIANCE_KINDS == VARIANCE_KINDS
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,11 @@ LAYERS = (
     {"painter", "panels", "plot_columns"},
     {"plot", "plot_blends", "plot_scores", "plot_segments"},
     {"io"},
-    {"progress", "listing", "programs", "blend_options"},
-    {"commands", "simulate_command", "score_command"},
+    {"progress", "listing", "programs"},
+    {"image_options"},
+    {"blend_options", "deblend_options", "detect_options"},
+    {"commands"},
+    {"detect_command", "image_command", "simulate_command", "score_command"},
     {"cli"},
     {"__main__"},
 )
@@ -39,6 +42,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # These talk to a user; the others return what they have to say.
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
+    *("detect_command", "image_command"),
     *("cli", "__main__", "build_radial_table"),
 }
 # The user calls these to set JAX up.

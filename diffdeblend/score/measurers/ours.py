@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
 from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
+from diffdeblend.batch.draw import draw_sources
 from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Flag
 from diffdeblend.score.measured import Measured, add_column, batched, catalog_of
-from diffdeblend.score.measurers.draw import draw_sources
 from diffdeblend.score.measurers.find import find_sources
 from diffdeblend.score.stamps import Stamps, stamps_of
 

@@ -1,0 +1,104 @@
+"""The options of `diffdeblend deblend`. Loads nothing heavy."""
+
+import argparse
+from typing import Any
+
+from diffdeblend.image_options import add_image
+
+MODELS = (
+    "auto",
+    "point",
+    "gaussian",
+    "sersic",
+    "exponential",
+    "de_vaucouleurs",
+    "bulge_disc",
+    "multi_gaussian",
+    "free_form",
+)
+BACKGROUNDS = ("none", "constant", "linear")
+
+_DESCRIPTION = """\
+Take a blend of stars and galaxies apart.
+
+All sources are modelled at once, in all bands, through the PSF of each band. The result is the
+position, the flux in each band, the shape and the image of each source, with errors that include
+what the neighbours and the sky leave open.
+"""
+
+_EPILOG = """\
+examples:
+  diffdeblend deblend
+      takes the bundled blend apart: a first look, without any data of your own
+  diffdeblend deblend blend.npz -o result
+  diffdeblend deblend g.fits r.fits i.fits --psf psf_g.fits psf_r.fits psf_i.fits \\
+      --variance wht_g.fits wht_r.fits wht_i.fits --variance-kind weight --positions stars.csv
+  diffdeblend deblend cube.fits --bands g,r,i --psf-fwhm 0.7arcsec --model sersic
+
+what is written to DIR:
+  figure.png    data, model, residual, and each source alone
+  catalog.ecsv  positions, fluxes, magnitudes, shapes, errors and flags; also as catalog.fits
+  models.fits   image of each source in each band, the sky and the residual
+  scene.eqx     the fitted model, for `diffdeblend.load_scene`
+  summary.json  settings, versions, goodness of fit, seconds by stage
+
+exit codes: 0 done; 2 wrong input or options; 130 interrupted.
+"""
+
+
+def add_deblend(commands: Any) -> None:
+    """The grammar of `diffdeblend deblend`."""
+    parser = commands.add_parser(
+        "deblend",
+        help="take a blend of stars and galaxies apart",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="diffdeblend deblend [INPUT ...] [options]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_image(parser, ". Default: the bundled blend")
+    add = parser.add_argument_group("the sources").add_argument
+    add(
+        "--positions",
+        metavar="TABLE",
+        help="where the sources are, to half a pixel: ECSV, CSV or FITS table with columns x, y "
+        "(first pixel 0), X_IMAGE, Y_IMAGE (first pixel 1), or ra, dec in degrees. Default: those "
+        "in an .npz input, or else the peaks found in the image",
+    )
+    add(
+        "--model",
+        choices=MODELS,
+        default="auto",
+        metavar="MODEL",
+        help="of each source's light: " + ", ".join(MODELS) + ". auto takes the simplest of "
+        "point, sersic, bulge_disc and multi_gaussian that explains the source (BIC). "
+        "Default: %(default)s",
+    )
+    add(
+        "--no-free-form",
+        action="store_true",
+        help="with auto: never refine a source with free pixels, even where its residuals ask "
+        "for it",
+    )
+    add(
+        "--background",
+        choices=BACKGROUNDS,
+        default="constant",
+        help="the sky below the sources, fitted with them: a level per band, a plane per band "
+        "(linear), or none. Default: %(default)s",
+    )
+    add = parser.add_argument_group("what comes out").add_argument
+    add(
+        "-o",
+        "--output",
+        default="deblended",
+        metavar="DIR",
+        help="where the results go. Default: ./%(default)s",
+    )
+    add("--quiet", action="store_true", help="no progress, only the table")
+    add(
+        "--cache",
+        metavar="DIR",
+        help="keep compiled programs there, so that the next blend of a like size starts sooner",
+    )
+    add("--debug", action="store_true", help="on an error, say where in the code it came from")
