@@ -166,6 +166,7 @@ def test_optax_reaches_the_same_optimum(method):
     assert (np.abs(moved) < 2 * np.asarray(best.flux_error)[:1]).all()
 
 
+@pytest.mark.slow
 def test_errors_are_the_scatter_of_repeated_fits():
     template = observe(truth())
     method = LevenbergMarquardt()
@@ -319,6 +320,7 @@ def test_vmap_over_exposures_equals_one_by_one():
         assert float(both.value[number]) == pytest.approx(float(alone.value), abs=0.05)
 
 
+@pytest.mark.slow
 def test_multi_gaussian_follows_a_galaxy():
     scene = Scene([Sersic([3000.0, 2000.0], 21.3, 17.6, 3.0, 1.2, [0.2, 0.1])])
     model = Scene([MultiGaussian(np.zeros((4, 2)), 21.0, 18.0, 3.0, [0.0, 0.0])])

@@ -94,6 +94,7 @@ def test_light_of_a_bright_neighbour_is_not_a_faint_sources_own():
     np.testing.assert_allclose(own, [100, 5], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_large_stamp_ends_where_its_truth_is():
     """First in wide pixels, then in its own: the result is that of its own."""
     random = np.random.default_rng(3)

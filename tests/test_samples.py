@@ -64,6 +64,9 @@ def in_errors(drawn: Scene, found, weights=None):
             yield name, (mean - centre) / error, scatter / error
 
 
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)], indirect=True
+)
 def test_samples_have_the_covariance_of_the_fit(precision):
     found, _, _ = fitted(10.0)
     n = 4000
@@ -86,6 +89,7 @@ def test_samples_have_the_covariance_of_the_fit(precision):
         np.testing.assert_allclose(ratio, 1, atol=0.06, err_msg=name)
 
 
+@pytest.mark.slow
 def test_samples_are_scenes():
     found, _, _ = fitted()
     drawn = samples(found, jax.random.key(0), 5)
