@@ -9,6 +9,7 @@ from typing import NoReturn
 from diffdeblend import __version__
 from diffdeblend.blend_options import add_score, add_simulate
 from diffdeblend.deblend_options import add_deblend
+from diffdeblend.detect_options import add_detect
 from diffdeblend.progress import Progress, one_line
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
@@ -65,6 +66,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.simulate_command import run_simulate
 
         run_simulate(chosen, progress)
+    elif chosen.command == "detect":
+        from diffdeblend.detect_command import run_detect
+
+        run_detect(chosen, progress)
     elif chosen.command == "score":
         from diffdeblend.score_command import run_score
 
@@ -85,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"diffdeblend {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     add_deblend(commands)
+    add_detect(commands)
     add_simulate(commands)
     add_score(commands)
     return parser

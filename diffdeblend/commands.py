@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from diffdeblend.deblend.deblend import Deblended, deblend
 from diffdeblend.exposure import Exposure
+from diffdeblend.image_command import is_large, run_image
 from diffdeblend.io import hdus
 from diffdeblend.io.fits import read_fits, read_psf
 from diffdeblend.io.npz import read_npz, read_npz_positions
@@ -33,7 +34,7 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
     """
     if chosen.cache is not None:
         keep_programs(chosen.cache)
-    with progress.listening(), _warnings_in_a_line(progress):
+    with progress.listening(), warnings_in_a_line(progress):
         progress.begin("read")
         files = [Path(name) for name in chosen.input]
         if not files:
@@ -43,6 +44,9 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
         positions, where = _positions(files, exposure, chosen)
         # Whether results can be written is better known before the work than after.
         make_directory(chosen.output)
+        if is_large(exposure, positions, chosen.split):
+            run_image(exposure, positions, _inputs(files, where, chosen), chosen, progress)
+            return
         found = deblend(
             exposure,
             positions,
@@ -63,8 +67,13 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
     print(_closing(found, written))
 
 
-def read_exposure(files: list[Path], chosen: argparse.Namespace) -> Exposure:
+def read_exposure(
+    files: list[Path], chosen: argparse.Namespace, *, needs_psf: bool = True
+) -> Exposure:
     """The image that the command line means.
+
+    - `needs_psf`: whether an image without a PSF is refused; else it gets one of a pixel, which is
+        for nothing but to hold its place.
 
     **Raises:** `ValueError` for options that the files have no use for, or as the readers do.
     """
@@ -99,6 +108,9 @@ def read_exposure(files: list[Path], chosen: argparse.Namespace) -> Exposure:
         exposure = read_npz(files[0], **options) if archive else read_fits(files, **options)
     except ValueError as error:
         if "`psf` is missing" in str(error):
+            if not needs_psf:
+                options["psf"] = KolmogorovPSF(jnp.ones(_count_bands(files, archive, chosen)))
+                return read_npz(files[0], **options) if archive else read_fits(files, **options)
             raise ValueError(
                 "the input holds no PSF; give its image with --psf FILE, or the seeing with "
                 "--psf-fwhm, as 0.7arcsec or 3.5px."
@@ -181,9 +193,7 @@ def _summary(
     found: Deblended, files: list[Path], positions: str, chosen: argparse.Namespace
 ) -> dict[str, Any]:
     """The summary of the fit, with what was read and how."""
-    given = {name: getattr(chosen, name) for name in ("psf", "variance", "weight", "mask")}
-    inputs = {"images": [str(file) for file in files], "positions": positions}
-    inputs |= {name: value for name, value in given.items() if value is not None}
+    inputs = _inputs(files, positions, chosen)
     settings = {
         "variance_kind": "weight" if chosen.weight else chosen.variance_kind,
         "bands": list(found.exposure.bands),
@@ -195,6 +205,12 @@ def _summary(
     # These two first, as whoever opens the file wants to know them first.
     first = {"inputs": inputs, "settings": settings}
     return first | {key: value for key, value in found.summary.items() if key not in first}
+
+
+def _inputs(files: list[Path], positions: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(chosen, name) for name in ("psf", "variance", "weight", "mask")}
+    inputs = {"images": [str(file) for file in files], "positions": positions}
+    return inputs | {name: value for name, value in given.items() if value is not None}
 
 
 def _closing(found: Deblended, written: dict[str, Path]) -> str:
@@ -210,7 +226,7 @@ def _closing(found: Deblended, written: dict[str, Path]) -> str:
 
 
 @contextmanager
-def _warnings_in_a_line(progress: Progress) -> Iterator[None]:
+def warnings_in_a_line(progress: Progress) -> Iterator[None]:
     """Warnings as one line each, without the place in the code that a user has no use for."""
 
     def show(message: Any, *_: Any, **__: Any) -> None:

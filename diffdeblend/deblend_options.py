@@ -87,6 +87,13 @@ def add_deblend(commands: Any) -> None:
         help="the sky below the sources, fitted with them: a level per band, a plane per band "
         "(linear), or none. Default: %(default)s",
     )
+    add(
+        "--split",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="find the sources, cut the image into blends and fit these in batches; auto does so "
+        "above 256 pixels on a side, or with more than 32 positions. Default: %(default)s",
+    )
     add = parser.add_argument_group("what comes out").add_argument
     add(
         "-o",

@@ -1,0 +1,248 @@
+"""A large image taken apart: sources found, blends cut and fitted, one catalogue, one model."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from astropy.table import QTable
+from jaxtyping import ArrayLike, Float, Int
+
+from diffdeblend.batch.blend import Blend, used_pixels
+from diffdeblend.batch.cut import cut_blends
+from diffdeblend.batch.draw import draw_sources
+from diffdeblend.batch.fit_batch import fit_batch
+from diffdeblend.batch.results import Found
+from diffdeblend.components import Kind
+from diffdeblend.deblend.catalog import Sources, make_catalog, versions
+from diffdeblend.deblend.choose import n_parameters
+from diffdeblend.detect.detect import Detections, detect
+from diffdeblend.detect.peaks import psf_images, sky_level
+from diffdeblend.exposure import Exposure
+
+# Sides of the windows that sources are drawn on.
+_WINDOWS = (32, 64, 128, 256)
+# Half-light radii of a source that its window holds; of a Sersic profile of index 4 that is 84 %.
+_REACH = 6.0
+# Sources drawn together: their windows take a few tens of megabytes.
+_TOGETHER = 512
+# Side of the stamp of an analytic PSF.
+_PSF_SIZE = 65
+
+
+@dataclass(frozen=True, eq=False)
+class DeblendedImage:
+    """A large image taken apart. Host side, numpy arrays.
+
+    - `exposure`: what was given.
+    - `detections`: how the sources were found; None where their positions were given.
+    - `found`: the fits, blend by blend; `boxes`: stamp (x0, y0, x1, y1) of each blend.
+    - `sources`: positions, fluxes, shapes and flags of all sources, in the order of the positions.
+    - `catalog`: the same as a table with units, and the number of the blend of each.
+    - `model`: all sources as the camera sees them, `(band, y, x)`.
+    - `background`: the sky, same shape: in the stamps that of the fits, elsewhere what was measured
+        before.
+    - `residual`: data minus both, 0 where a pixel is not used.
+    - `summary`: settings, figures of merit, seconds by stage.
+    """
+
+    exposure: Exposure
+    detections: Detections | None
+    found: Found
+    boxes: Int[np.ndarray, "blend 4"]
+    sources: Sources
+    catalog: QTable
+    model: Float[np.ndarray, "band y x"]
+    background: Float[np.ndarray, "band y x"]
+    residual: Float[np.ndarray, "band y x"]
+    summary: dict[str, Any] = field(repr=False)
+
+
+def deblend_image(
+    exposure: Exposure,
+    positions: Float[ArrayLike, "source 2"] | Detections | None = None,
+    *,
+    model: str = "auto",
+    background: str = "constant",
+    free_form: bool = False,
+    model_error: float = 0.02,
+    report: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DeblendedImage:
+    """Take a large image apart: detect, cut into blends, fit them in batches, gather.
+
+    - `positions`: (x, y) of each source in pixels, good to half a pixel, or what `detect` found;
+        None: `detect` is run with its defaults.
+    - `model`, `background`, `model_error`: as in `fit_batch`.
+    - `free_form`: whether sources may be refined with free pixels where residuals ask for it.
+    - `report`: called with a line of text as each stage begins; `progress`: as `report` of
+        `fit_batch`.
+
+    An image without any source is an empty catalogue.
+
+    **Raises:** `ValueError` as `detect`, `cut_blends` and `fit_batch` do.
+    """
+    seconds: dict[str, float] = {}
+    begun = last = time.perf_counter()
+
+    def stage(name: str, before: str | None) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if before is not None:
+            seconds[before] = round(now - last, 3)
+        last = now
+        if report is not None and name:
+            report(name)
+
+    stage("detect", None)
+    if positions is None:
+        positions = detect(exposure)
+    found_before = positions if isinstance(positions, Detections) else None
+    stage("cut", "detect")
+    if found_before is not None and not found_before.n_sources:
+        blends: list[Blend] = []
+    else:
+        blends = cut_blends(exposure, positions)
+    stage("fit", "cut")
+    found = fit_batch(
+        blends,
+        model=model,
+        background=background,
+        free_form=free_form,
+        model_error=model_error,
+        report=progress,
+    )
+    stage("models", "fit")
+    data, weight = used_pixels(exposure)
+    image, snr = _drawn(found, exposure, weight)
+    sky = _sky(found, blends, exposure, found_before)
+    residual = np.where(weight > 0, data - image - sky, 0).astype(data.dtype)
+    sources = _sources(found, blends, exposure.n_bands, snr)
+    catalog: Any = make_catalog(sources, exposure.header)
+    order = np.argsort(found.row, kind="stable")
+    catalog.add_column(found.blend[order], index=1, name="blend")
+    catalog["blend"].info.description = "Number of the blend, from 0; its sources were fitted as one"
+    stage("", "models")
+    used = max(int((weight > 0).sum()), 1)
+    summary = {
+        "settings": {
+            "model": model,
+            "background": background,
+            "free_form": free_form,
+            "model_error": model_error,
+            "detection": None if found_before is None else found_before.settings,
+        },
+        "n_sources": len(catalog),
+        "n_blends": len(blends),
+        "reduced_chi2": float(np.sum(weight * residual**2) / used),
+        "reduced_chi2_by_band": {
+            band: float(np.sum(w * r**2) / max(int((w > 0).sum()), 1))
+            for band, w, r in zip(exposure.bands, weight, residual, strict=True)
+        },
+        "not_converged": int((~found.converged).sum()),
+        "versions": versions(),
+        "seconds": {**seconds, "total": round(time.perf_counter() - begun, 3)},
+    }
+    boxes = [(*b.origin, b.origin[0] + b.shape[1], b.origin[1] + b.shape[0]) for b in blends]
+    return DeblendedImage(
+        exposure,
+        found_before,
+        found,
+        np.array(boxes, int).reshape(-1, 4),
+        sources,
+        catalog,
+        image,
+        sky,
+        residual,
+        summary,
+    )
+
+
+def _drawn(
+    found: Found, exposure: Exposure, weight: np.ndarray
+) -> tuple[Float[np.ndarray, "band y x"], Float[np.ndarray, "source"]]:
+    """All sources on one image, and the signal-to-noise ratio of each, were it alone."""
+    ny, nx = exposure.shape
+    image = np.zeros((exposure.n_bands, ny, nx), np.float32)
+    snr = np.full(len(found.x), np.nan)
+    psf = psf_images(exposure.psf, _PSF_SIZE).astype(np.float32)[None]
+    place = np.isfinite(found.x) & np.isfinite(found.y)
+    reach = np.where(np.isfinite(found.radius), _REACH * found.radius, 0) + psf.shape[-1] / 4
+    window = np.searchsorted(_WINDOWS, 2 * reach).clip(max=len(_WINDOWS) - 1)
+    for number, size in enumerate(_WINDOWS):
+        rows = np.flatnonzero(place & (window == number))
+        corner = np.floor(np.stack([found.x, found.y], 1)[rows]).astype(int) - size // 2
+        for start in range(0, len(rows), _TOGETHER):
+            few, low = rows[start : start + _TOGETHER], corner[start : start + _TOGETHER]
+            values = {name: getattr(found, name)[few] for name in _DRAWN}
+            values |= {"x": found.x[few] - low[:, 0], "y": found.y[few] - low[:, 1]}
+            drawn = draw_sources(values, psf, np.zeros(len(few), int), (size, size))
+            for row, light, (x0, y0) in zip(few, drawn, low, strict=True):
+                part = (slice(max(y0, 0), y0 + size), slice(max(x0, 0), x0 + size))
+                inside = light[:, max(-y0, 0) : ny - y0, max(-x0, 0) : nx - x0]
+                image[:, *part] += inside
+                snr[row] = np.sqrt(np.sum(weight[:, *part] * inside**2))
+    return image, snr
+
+
+_DRAWN = (
+    *("radius", "index", "radius_ratio", "shear_ratio", "ellipticity"),
+    *("flux", "bulge_flux", "kind"),
+)
+
+
+def _sky(
+    found: Found, blends: Sequence[Blend], exposure: Exposure, before: Detections | None
+) -> Float[np.ndarray, "band y x"]:
+    """The mean level of the fits of all stamps that a pixel is in; elsewhere the one before."""
+    shape = exposure.image.shape
+    if before is not None:
+        sky = np.array(before.background, np.float32)
+    else:
+        level = sky_level(*_sky_pixels(exposure))
+        sky = np.broadcast_to(level.astype(np.float32)[:, None, None], shape).copy()
+    if found.sky.shape[2] == 0:
+        # Fits without a sky take the data as they are.
+        return np.zeros(shape, np.float32)
+    total, count = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+    for number, blend in enumerate(blends):
+        if found.finite[number]:
+            (x0, y0), (ny, nx) = blend.origin, blend.shape
+            part = (slice(y0, y0 + ny), slice(x0, x0 + nx))
+            total[:, *part] += found.sky[number][:, :1, None]
+            count[part] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), sky)
+
+
+def _sky_pixels(exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
+    data, weight = used_pixels(exposure)
+    return data, weight > 0
+
+
+def _sources(
+    found: Found, blends: Sequence[Blend], n_bands: int, snr: np.ndarray
+) -> Sources:
+    """A row for each position given, in their order."""
+    order = np.argsort(found.row, kind="stable")
+    kinds = found.kind[order]
+    bulge = (kinds == Kind.BULGE_DISC)[:, None]
+    shape = {"g1": found.ellipticity[order, 0], "g2": found.ellipticity[order, 1]}
+    shape |= {"g1_err": found.ellipticity_err[order, 0], "g2_err": found.ellipticity_err[order, 1]}
+    for name in ("radius", "index", "radius_ratio", "shear_ratio"):
+        shape |= {key: getattr(found, key)[order] for key in (name, f"{name}_err")}
+    return Sources(
+        x=found.x[order],
+        y=found.y[order],
+        x_err=found.x_err[order],
+        y_err=found.y_err[order],
+        flux=found.flux[order],
+        flux_err=found.flux_err[order],
+        model=[Kind(int(kind)).name.lower() for kind in kinds],
+        shape=shape,
+        bulge_flux=np.where(bulge, found.bulge_flux[order], np.nan),
+        flags=found.flags[order],
+        reduced_chi2=found.reduced_chi2[found.blend[order]],
+        n_parameters=np.array([n_parameters(Kind(int(k)), n_bands) for k in kinds], int),
+        snr=snr[order],
+    )

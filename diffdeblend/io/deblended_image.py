@@ -1,0 +1,65 @@
+"""What the deblending of a large image leaves on disk."""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from diffdeblend.io.detections import image_hdus, label_hdus
+from diffdeblend.io.files import whole_file
+from diffdeblend.io.results import (
+    FIGURE,
+    catalog_hdus,
+    make_directory,
+    with_provenance,
+    write_summary,
+)
+
+if TYPE_CHECKING:
+    from diffdeblend.batch.image import DeblendedImage
+
+
+def write_deblended_image(
+    found: "DeblendedImage", directory: str | os.PathLike, summary: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Write all that was found to a directory, which is made if it is not there.
+
+    `catalog.ecsv`, `catalog.fits`, `models.fits` (MODEL, BACKGROUND, RESIDUAL), `labels.fits`
+    where sources were detected, `figure.png`, `summary.json`. Each appears whole or not at all.
+
+    Returns the files by name. What this run does not make is removed: it would show another.
+
+    **Raises:** `ValueError` if the directory cannot be made.
+    """
+    folder = make_directory(directory)
+    files: dict[str, Path] = {}
+
+    def place(name: str) -> Path:
+        files[name] = folder / name
+        return files[name]
+
+    table: Any = with_provenance(found.catalog, summary)
+    with whole_file(place("catalog.ecsv")) as temporary:
+        table.write(temporary, format="ascii.ecsv")
+    with whole_file(place("catalog.fits")) as temporary:
+        catalog_hdus(table).writeto(temporary)
+    planes = {"MODEL": found.model, "BACKGROUND": found.background, "RESIDUAL": found.residual}
+    with whole_file(place("models.fits")) as temporary:
+        image_hdus(found.exposure.header, planes).writeto(temporary)
+    if found.detections is None:
+        (folder / "labels.fits").unlink(missing_ok=True)
+    else:
+        with whole_file(place("labels.fits")) as temporary:
+            label_hdus(found.detections).writeto(temporary)
+    (folder / "scene.eqx").unlink(missing_ok=True)
+    if find_spec("matplotlib") is None:
+        (folder / FIGURE).unlink(missing_ok=True)
+    else:
+        from diffdeblend.plot_detections import image_figure
+
+        with whole_file(place(FIGURE)) as temporary:
+            image_figure(found).savefig(temporary)
+    write_summary(summary, place("summary.json"))
+    return files
