@@ -1,0 +1,245 @@
+"""Small windows around sources, cut from images and put through a function many at a time."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+from scipy.ndimage import find_objects
+
+# Few, as each compiles a program of its own; larger ones go on by factors of two.
+_SMALLEST = 16
+# Pixels of the windows that go through the function together: on CPU as many as its caches hold.
+_PIXELS_ON_CPU, _PIXELS = 2**16, 2**24
+
+
+class Window(NamedTuple):
+    """The surroundings of one source. It lies within the image always; see `cut_window`.
+
+    - `data`, `convolved`, `error`, `background`: pixel values, `(h, w)`; what there is no image of
+        is 0, but for `convolved`, which then is `data`. Finite where `good`, else 0.
+    - `labels`: of the label image, 0 where no source is.
+    - `good`: unmasked and finite in `data`.
+    - `label`: that of the source.
+    - `x0`, `y0`: place of the first pixel in the image.
+    - `ny`, `nx`: shape of the image.
+    """
+
+    data: Float[Array, "h w"]
+    convolved: Float[Array, "h w"]
+    error: Float[Array, "h w"]
+    background: Float[Array, "h w"]
+    labels: Int[Array, "h w"]
+    good: Bool[Array, "h w"]
+    label: Int[Array, ""]
+    x0: Int[Array, ""]
+    y0: Int[Array, ""]
+    ny: Int[Array, ""]
+    nx: Int[Array, ""]
+
+
+class Planes(NamedTuple):
+    """The images that windows are cut from, stacks `(stamp, y, x)`; one image is a stack of 1.
+
+    - `mask`: true where a pixel is not to be used.
+    """
+
+    data: Any
+    labels: Any
+    convolved: Any = None
+    error: Any = None
+    background: Any = None
+    mask: Any = None
+
+
+class Sources(NamedTuple):
+    """Sources of a stack of label images, as a list.
+
+    - `stamp`, `label`: which stamp, and the label there, `(source,)`.
+    - `boxes`: rows (y0, x0, y1, x1); the last pixel is the one before (y1, x1).
+    """
+
+    stamp: Int[np.ndarray, "source"]
+    label: Int[np.ndarray, "source"]
+    boxes: Int[np.ndarray, "source 4"]
+
+
+def list_sources(labels: Int[np.ndarray, "stamp y x"]) -> Sources:
+    """Every label, by stamp and then label, with the box around its pixels. Host side.
+
+    **Raises:** `ValueError` for another shape, or what is not integers.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 3 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` needs integers of shape (stamp, y, x); "
+            f"got {labels.dtype} of shape {labels.shape}."
+        )
+    if labels.size == 0:
+        return Sources(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int32))
+    most = labels.max(axis=(1, 2)).astype(np.int64)
+    first = np.cumsum(most) - most
+    if len(labels) == 1:
+        found = find_objects(labels[0])
+        boxes = [(None, *box) if box else None for box in found]
+    else:
+        # All numbers differ: one call finds the objects of all stamps.
+        boxes = find_objects(np.where(labels > 0, labels + first[:, None, None], 0))
+    there = np.array([i for i, box in enumerate(boxes) if box is not None], np.int64)
+    rows = [(b[1].start, b[2].start, b[1].stop, b[2].stop) for b in boxes if b is not None]
+    stamp = np.searchsorted(np.cumsum(most), there, side="right")
+    return Sources(
+        stamp.astype(np.int32),
+        (there - first[stamp] + 1).astype(np.int32),
+        np.array(rows, np.int32).reshape(-1, 4),
+    )
+
+
+def cut_window(
+    planes: Planes,
+    stamp: Int[Array, ""],
+    label: Int[Array, ""],
+    y0: Int[Array, ""],
+    x0: Int[Array, ""],
+    size: tuple[int, int],
+) -> Window:
+    """The window whose first pixel is (x0, y0), moved into the image where it would leave it.
+
+    - `size`: height and width, at most those of the image. Static.
+    """
+    shape = planes.data.shape
+    y0, x0 = (jnp.clip(s, 0, n - m) for s, n, m in zip((y0, x0), shape[1:], size, strict=True))
+
+    def cut(plane: Array) -> Array:
+        return lax.dynamic_slice(plane, (stamp, y0, x0), (1, *size))[0]
+
+    data = cut(planes.data)
+    good = jnp.isfinite(data)
+    if planes.mask is not None:
+        good &= ~cut(planes.mask)
+
+    def clean(plane: Any, default: Array) -> Array:
+        if plane is None:
+            return default
+        values = cut(plane)
+        return jnp.where(good & jnp.isfinite(values), values, 0)
+
+    data = jnp.where(good, data, 0)
+    nothing = jnp.zeros_like(data)
+    return Window(
+        data=data,
+        convolved=clean(planes.convolved, data),
+        error=clean(planes.error, nothing),
+        background=clean(planes.background, nothing),
+        labels=cut(planes.labels),
+        good=good,
+        label=jnp.asarray(label),
+        x0=x0,
+        y0=y0,
+        ny=jnp.int32(shape[1]),
+        nx=jnp.int32(shape[2]),
+    )
+
+
+def map_windows(
+    function: Callable[..., Any],
+    planes: Planes,
+    stamp: Int[np.ndarray, "source"],
+    label: Int[np.ndarray, "source"],
+    boxes: Int[np.ndarray, "source 4"],
+    arguments: Sequence[np.ndarray] = (),
+    options: tuple = (),
+) -> Any:
+    """`function(window, *arguments[source], *options)` for every source; numpy arrays come back.
+
+    Sources go into windows of a few sizes, the smallest that hold their boxes, and through a
+    compiled program in chunks of a fixed number: a second call with planes of the same shape
+    compiles nothing, how many sources there may be. On CPU chunks run side by side on all cores.
+
+    - `function`: of one source, pure; a pytree of arrays. The same object in every call, so that
+        its program is found again.
+    - `planes`: arrays of JAX; else each call copies them.
+    - `boxes`: pixels that the windows have to hold, as in `Sources`; what lies outside the image is
+        left out.
+    - `arguments`: one row per source. `options`: hashable, the same for all sources.
+    """
+    shape = planes.data.shape
+    n_sources = len(stamp)
+    planes = Planes(*(None if plane is None else jnp.asarray(plane) for plane in planes))
+    low, high = (np.clip(edge, 0, shape[1:]) for edge in (boxes[:, :2], boxes[:, 2:]))
+    extent = (high - low).max(axis=1, initial=1)
+    size = _SMALLEST * 2 ** np.ceil(np.log2(np.maximum(extent / _SMALLEST, 1))).astype(int)
+    # No window is larger than the image: all that are share one program.
+    size = np.minimum(size, max(shape[1:]))
+    start = low - (size[:, None] - (high - low)) // 2
+    rows = [np.asarray(a) for a in (stamp, label, start[:, 0], start[:, 1])]
+    rows = [row.astype(np.int32) for row in rows]
+    rows += [_as_jax(np.asarray(argument)) for argument in arguments]
+    on_cpu = jax.default_backend() == "cpu"
+    jobs = []
+    for side in np.unique(size)[::-1].tolist():
+        window = (min(side, shape[1]), min(side, shape[2]))
+        capacity = max(1, (_PIXELS_ON_CPU if on_cpu else _PIXELS) // (window[0] * window[1]))
+        chosen = np.flatnonzero(size == side)
+        jobs += [
+            (chosen[i : i + capacity], window, capacity) for i in range(0, len(chosen), capacity)
+        ]
+    if not jobs:
+        one = [jax.ShapeDtypeStruct(row.shape[1:], row.dtype) for row in rows]
+        run = partial(_one, function, options, (1, 1))
+        kinds = jax.eval_shape(run, planes, *one)
+        return jax.tree.map(lambda kind: np.zeros((0, *kind.shape), kind.dtype), kinds)
+    double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+    def work(job: tuple) -> Any:
+        chosen, window, capacity = job
+        # Free places repeat the first source: their values are sound, and dropped.
+        padded = np.full(capacity, chosen[0])
+        padded[: len(chosen)] = chosen
+        # A switch that was set for the caller's thread alone would not reach this one.
+        with jax.enable_x64(double):
+            return jax.device_get(
+                _chunk(function, options, window, planes, *(row[padded] for row in rows))
+            )
+
+    # The first of each size compiles its program.
+    firsts = {job[1]: job for job in reversed(jobs)}
+    found = {id(job): work(job) for job in firsts.values()}
+    rest = [job for job in jobs if id(job) not in found]
+    with ThreadPoolExecutor(available_cores() if on_cpu else 1) as pool:
+        done = pool.map(work, rest)
+        found |= {id(job): values for job, values in zip(rest, done, strict=True)}
+
+    def gather(*leaves: np.ndarray) -> np.ndarray:
+        all_ = np.empty((n_sources, *leaves[0].shape[1:]), leaves[0].dtype)
+        for (chosen, _, _), leaf in zip(jobs, leaves, strict=True):
+            all_[chosen] = leaf[: len(chosen)]
+        return all_
+
+    return jax.tree.map(gather, *(found[id(job)] for job in jobs))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _as_jax(values: np.ndarray) -> np.ndarray:
+    """In the type that JAX would make of it."""
+    return values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
+
+
+def _one(function, options, size, planes, stamp, label, y0, x0, *arguments):
+    return function(cut_window(planes, stamp, label, y0, x0, size), *arguments, *options)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _chunk(function, options, size, planes, *rows):
+    one = partial(_one, function, options, size, planes)
+    return jax.vmap(one)(*rows)
