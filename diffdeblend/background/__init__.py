@@ -9,3 +9,6 @@ from diffdeblend.background.models import PolynomialBackground as PolynomialBack
 from diffdeblend.background.skewness import SkewnessBackground as SkewnessBackground
 from diffdeblend.background.skewness import skewness_background as skewness_background
 from diffdeblend.background.skewness import stamp_skewness_background as stamp_skewness_background
+from diffdeblend.background.spline import SplineBackground as SplineBackground
+from diffdeblend.background.stamp import StampBackground as StampBackground
+from diffdeblend.background.stamp import stamp_background as stamp_background

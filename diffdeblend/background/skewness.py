@@ -189,7 +189,7 @@ class _Found(NamedTuple):
 
 def _symmetric(ordered: Any, n: Any, reach: float | None, least: float, xp: Any) -> _Found:
     """The window of least skewness. `ordered`: `n` ascending values, then infinities."""
-    # Half of the code of NumPy and JAX is the same here: one text, two libraries.
+    # NumPy and JAX spell all of this alike: one text for both.
     used = xp.arange(ordered.size) < n
     one = xp.maximum(n, 1)
     middle = ordered[n // 2]
@@ -261,9 +261,7 @@ def _from_the_middle(values: Any, xp: Any) -> Any:
     return xp.concatenate([left, xp.zeros(1, values.dtype), xp.cumsum(values[half:])])
 
 
-def _blocks(
-    shape: tuple[int, ...], share: float | None
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _blocks(shape: tuple[int, ...], share: float | None) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of a block, and how many there are along each axis."""
     root = 1.0 if share is None else share**0.5
     side = max(1, int(root * shape[0])), max(1, int(root * shape[1]))
@@ -288,9 +286,7 @@ def _slice(image: Array, corner: tuple[Any, Any], side: tuple[int, int]) -> Arra
     return image[rows[:, None], columns]
 
 
-def _check(
-    share: float | None, reach: float | None, least: float, sigma: str
-) -> None:
+def _check(share: float | None, reach: float | None, least: float, sigma: str) -> None:
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"`sub_block_frac_size` must be above 0 and at most 1; got {share!r}.")
     if reach is not None and not reach >= 0:
