@@ -1,5 +1,7 @@
 """The label image: what it says of its labels, and how they change."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -247,3 +249,44 @@ def test_it_cannot_be_written_to_and_prints_short():
 def test_what_cannot_be_is_refused(mistake, match):
     with pytest.raises(ValueError, match=match):
         mistake()
+
+
+def area_of(ring):
+    return 0.5 * np.sum(ring[:-1, 0] * ring[1:, 1] - ring[1:, 0] * ring[:-1, 1])
+
+
+def inside(rings, shape):
+    """Pixels whose middle the rings go around, by counting crossings to the left."""
+    y, x = np.indices(shape)
+    crossed = np.zeros(shape, int)
+    for ring in rings:
+        for (x0, y0), (x1, y1) in pairwise(ring):
+            if x0 == x1:
+                crossed += (x > x0) & (y > min(y0, y1)) & (y < max(y0, y1))
+    return crossed % 2 == 1
+
+
+def test_rings_go_around_the_labels():
+    image = LabelImage(random_labels(5))
+    for label, rings in zip(image.labels, image.polygons, strict=True):
+        np.testing.assert_array_equal(inside(rings, image.shape), image.data == label)
+        assert sum(area_of(ring) for ring in rings) == image.get_area(label)
+        for ring, alone in zip(rings, image.get_polygon(label), strict=True):
+            np.testing.assert_array_equal(ring[0], ring[-1])
+            np.testing.assert_array_equal(ring, alone)
+            # Only corners, and sides along the axes.
+            step = np.diff(ring, axis=0)
+            assert ((step == 0).sum(axis=1) == 1).all()
+            assert ((step[:-1] != 0) != (step[1:] != 0)).all()
+
+
+def test_holes_and_corners_of_rings():
+    ring = np.ones((3, 4), int)
+    ring[1, 1:3] = 0
+    outer, hole = LabelImage(ring).polygons[0]
+    assert outer.tolist() == [[-0.5, -0.5], [3.5, -0.5], [3.5, 2.5], [-0.5, 2.5], [-0.5, -0.5]]
+    assert (area_of(outer), area_of(hole)) == (12, -2)
+    # Two pixels that share a corner are one source, and have one ring.
+    (both,) = LabelImage(np.eye(2, dtype=int)).polygons[0]
+    assert area_of(both) == 2
+    assert LabelImage(np.zeros((2, 3), int)).polygons == []

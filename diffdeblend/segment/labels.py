@@ -12,6 +12,7 @@ from scipy.ndimage import find_objects
 
 from diffdeblend.segment.boxes import BoundingBox, Segment, ends
 from diffdeblend.segment.dilate import dilate, footprint_of
+from diffdeblend.segment.outlines import Ring, outlines
 from diffdeblend.segment.renumber import Renumbering, is_sparse
 
 
@@ -208,6 +209,18 @@ class LabelImage:
     def get_segments(self, labels: Any) -> "list[Segment]":
         """Some labels, each by itself."""
         return [Segment(self, int(label)) for label in self.check_labels(labels)]
+
+    @cached_property
+    def polygons(self) -> list[list[Ring]]:
+        """Closed rings around each label, see `outlines`."""
+        return outlines(self.data, self.labels)
+
+    def get_polygon(self, label: int) -> list[Ring]:
+        """Closed rings around one label, see `outlines`."""
+        rows, columns = self.slices[self.get_index(label)]
+        shift = np.array([columns.start, rows.start])
+        rings = outlines(self.data[rows, columns], np.array([label]))[0]
+        return [ring + shift for ring in rings]
 
     @property
     def data_masked(self) -> np.ma.MaskedArray:
