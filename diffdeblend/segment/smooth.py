@@ -69,7 +69,8 @@ def smooth_stamp(
 ) -> Float[Array, "y x"]:
     """`smooth` of one stamp, for `jit`, `vmap` and gradients.
 
-    - `kernel`: a column and a row, or one image alone, of odd sizes.
+    - `kernel`: a column and a row, or one image alone, of odd sizes. Where pixels are missing and
+        its sum is 0, all is NaN.
     """
     total = sum_of(kernel)
     good = jnp.isfinite(data) if mask is None else jnp.isfinite(data) & ~mask
@@ -80,11 +81,11 @@ def smooth_stamp(
     share = _convolved(inside, kernel)[
         reach[0] : reach[0] + data.shape[0], reach[1] : reach[1] + data.shape[1]
     ]
-    # All weights are there as a rule, and then nothing is to be divided.
+    # All weights are there as a rule, and then nothing is to be divided, not even 0 by 0.
     whole = jnp.all(good)
-    known = whole | (jnp.abs(share) > 1e-6 * jnp.abs(total))
-    share = jnp.where(whole | ~known, total, share)
-    return jnp.where(known, light * (total / share), jnp.nan)
+    known = jnp.abs(share) > 1e-6 * jnp.abs(total)
+    scale = jnp.where(whole, 1.0, total / jnp.where(known, share, 1.0))
+    return jnp.where(whole | (known & (total != 0)), light * scale, jnp.nan)
 
 
 def sum_of(kernel: tuple[Array, ...]) -> Float[Array, ""]:
