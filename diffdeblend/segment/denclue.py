@@ -22,9 +22,9 @@ from diffdeblend.segment.windows_of_members import window_size
 # Beyond that many widths a Gaussian is below 2e-5 of its peak: to end it there changes nothing.
 _ENDLESS = 4.7
 _POINTS = 64
-# Points of a call: as many as keep what is made of them in the cache.
-_CALL = 2**14
-_STEPS = 12
+# Points of a call: on CPU what is made of them has to fit into the cache (a half of the time).
+_CALL_CPU, _CALL_DEVICE = 2**10, 2**15
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Climb:
     """Where points have come to rest.
 
     - `x`, `y`: in pixels; `step`: length of the last step.
-    - `converged`: whether they have; `n_rounds`: how many rounds of 12 steps it took.
+    - `converged`: whether they have; `n_rounds`: how many rounds of 8 steps it took.
     - `path_x`, `path_y`: places after each round of one step, `(step, point)`, if asked for.
     """
 
@@ -144,7 +144,8 @@ def _blocks(
     table = np.full((base[-1], _POINTS), -1)
     table[np.repeat(base[:-1], count) + within // _POINTS, within % _POINTS] = rows
     block_group = np.repeat(owner[first], n_blocks)
-    most = max(1, _CALL // _POINTS * 32 // edge // (edge if listed else 1))
+    points = _CALL_CPU if jax.default_backend() == "cpu" else _CALL_DEVICE
+    most = max(1, points * 32 // (_POINTS * edge * (edge if listed else 1)))
     for start in range(0, len(table), most):
         part = table[start : start + most]
         missing = most - len(part)
@@ -206,7 +207,8 @@ def attractor_position(
     digits = 10 * jnp.finfo(light.dtype).eps * max(light.shape)
     eps = jnp.maximum(1e-10, digits).astype(light.dtype)
     start = jax.lax.stop_gradient((jnp.asarray(x, light.dtype), jnp.asarray(y, light.dtype)))
-    state = State(start[0][None], start[1][None], jnp.full_like(start[0], jnp.inf)[None], jnp.ones(start[0].shape, bool)[None])
+    whole = (*start, jnp.full_like(start[0], jnp.inf), jnp.ones(start[0].shape, bool))
+    state = State(*(values[None] for values in whole))
     state = climb_product(held[None], width[None], eps[None], state, speed_up=True, steps=max_steps)
     x, y = state.x[0], state.y[0]
     # One step of Newton's method from the end: it moves nothing and has the derivative wanted.
