@@ -2,6 +2,12 @@
 
 from diffdeblend.segment.components import connected_components as connected_components
 from diffdeblend.segment.components import drop_small as drop_small
+from diffdeblend.segment.deblend import DeblendedStamps as DeblendedStamps
+from diffdeblend.segment.deblend import DeblendWarning as DeblendWarning
+from diffdeblend.segment.deblend import deblend_sources as deblend_sources
+from diffdeblend.segment.deblend import deblend_stamps as deblend_stamps
+from diffdeblend.segment.finder import SourceFinder as SourceFinder
+from diffdeblend.segment.finder import find_sources as find_sources
 from diffdeblend.segment.labels import BoundingBox as BoundingBox
 from diffdeblend.segment.labels import LabelImage as LabelImage
 from diffdeblend.segment.labels import NoDetectionsWarning as NoDetectionsWarning
