@@ -68,7 +68,7 @@ def _link_far(core: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     reach = len(footprint) // 2
     y, x = np.nonzero(core)
     index = np.full(np.add(core.shape, 2 * reach), -1)
-    index[reach:-reach or None, reach:-reach or None][core] = np.arange(len(y))
+    index[reach : -reach or None, reach : -reach or None][core] = np.arange(len(y))
     edges = [np.zeros((2, 0), int)]
     for dy, dx in np.argwhere(footprint) - reach:
         if (dy, dx) > (0, 0):
@@ -125,9 +125,7 @@ def _window(image: Array, reach: int, combine, fill: float) -> Array:
         width = [(reach, reach) if a == axis else (0, 0) for a in (0, 1)]
         padded = jnp.pad(image, width, constant_values=fill)
         n = image.shape[axis]
-        parts = [
-            jax.lax.slice_in_dim(padded, d, d + n, axis=axis) for d in range(2 * reach + 1)
-        ]
+        parts = [jax.lax.slice_in_dim(padded, d, d + n, axis=axis) for d in range(2 * reach + 1)]
         image = parts[0]
         for part in parts[1:]:
             image = combine(image, part)

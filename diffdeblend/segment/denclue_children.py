@@ -58,7 +58,5 @@ def find_children(
     if digitize_attractors:
         end_x, end_y = np.rint(end_x), np.rint(end_y)
     options = {"eps": attr_dbs_eps, "K": attr_dbs_K, "left_out": left_out}
-    children = merge_attractors(
-        members, members.group[start], end_x, end_y, of_pixel, **options
-    )
+    children = merge_attractors(members, members.group[start], end_x, end_y, of_pixel, **options)
     return children, start, climbed

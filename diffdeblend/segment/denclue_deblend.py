@@ -1,23 +1,23 @@
 """A blend taken apart where its light has maxima, by DENCLUE."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
-from diffdeblend.segment.attractors import Children
 from diffdeblend.segment.denclue_children import AscentMethod, find_children
+from diffdeblend.segment.glw import attractor_pixels, flood_children
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.members import (
-    Members,
     cluster_radii,
     find_members,
     influence_radius,
     kernel_width,
 )
-from diffdeblend.segment.validate_children import Validation, child_properties
+from diffdeblend.segment.name_children import Sources, label_children, with_the_unsplit
+from diffdeblend.segment.validate_children import Validation
 
 
 class Parents(NamedTuple):
@@ -37,27 +37,6 @@ class Parents(NamedTuple):
     R_max: Float[np.ndarray, "parent"]
     n_found: Int[np.ndarray, "parent"]
     n_children: Int[np.ndarray, "parent"]
-
-
-class Sources(NamedTuple):
-    """The final sources, in the order of their labels (and of stamps), in pixels.
-
-    - `stamp`, `label`; `parent_id`: label of the cluster it was in; `parent`: its row in `parents`.
-    - `x`, `y`: flux-weighted centroid; `attractor_x`, `attractor_y`.
-    - `n_pixels`, `flux`, `peak`: of its pixels, as given to the deblending.
-    """
-
-    stamp: Int[np.ndarray, "source"]
-    label: Int[np.ndarray, "source"]
-    parent_id: Int[np.ndarray, "source"]
-    parent: Int[np.ndarray, "source"]
-    x: Float[np.ndarray, "source"]
-    y: Float[np.ndarray, "source"]
-    attractor_x: Float[np.ndarray, "source"]
-    attractor_y: Float[np.ndarray, "source"]
-    n_pixels: Int[np.ndarray, "source"]
-    flux: Float[np.ndarray, "source"]
-    peak: Float[np.ndarray, "source"]
 
 
 class Paths(NamedTuple):
@@ -92,7 +71,8 @@ class DenclueResult:
         columns = self.sources._asdict()
         parent = columns.pop("parent")
         columns |= {
-            name: getattr(self.parents, name)[parent] for name in ("r_cluster", "r_max", "h", "R_max")
+            name: getattr(self.parents, name)[parent]
+            for name in ("r_cluster", "r_max", "h", "R_max")
         }
         return Table(columns)
 
@@ -121,6 +101,7 @@ def denclue_deblend(
     gl_sigma: float = 1.25,
     gl_th_rel: float = 0.1,
     h_grid: int = 3,
+    assignment: Literal["attractor", "watershed"] = "attractor",
     validation: Validation | None = None,
     paths: bool = False,
 ) -> DenclueResult:
@@ -152,6 +133,8 @@ def denclue_deblend(
     - `gl_downsampling`: only maxima of the Laplacian of a Gaussian and a mesh of pixels climb; others
         go where the nearest of these goes. Needs "exact". `gl_sigma`, `gl_th_rel`, `h_grid`: width in
         pixels, least fraction of the highest maximum, spacing of the mesh in pixels.
+    - `assignment`: pixels belong to their "attractor", or to that from which a "watershed" floods
+        them first.
     - `validation`: which children are sources; `None` for all.
     - `paths`: give the way of each pixel that climbs, too.
 
@@ -177,6 +160,8 @@ def denclue_deblend(
             '`method="grid"` excludes `gl_downsampling`, `k_table_size` and other kernels than '
             '"gauss"; take `method="exact"`.'
         )
+    if assignment not in ("attractor", "watershed"):
+        raise ValueError(f'`assignment` must be "attractor" or "watershed"; got {assignment!r}.')
     if min_size < 0:
         raise ValueError(f"`min_size` must be at least 0; got {min_size}.")
     shape = (1, *image.shape) if image.ndim == 2 else image.shape
@@ -215,6 +200,8 @@ def denclue_deblend(
     trace = None
     if climbed.path_x is not None and climbed.path_y is not None:
         trace = Paths(chosen[members.group[start]], climbed.path_x, climbed.path_y)
+    if assignment == "watershed":
+        children = flood_children(members, attractor_pixels(members, children))
     n_found = np.bincount(chosen[children.group], minlength=everyone.n_groups)
     if validation is not None:
         children, _ = validation(members, children)
@@ -229,54 +216,3 @@ def denclue_deblend(
     )
     made = LabelImage(labels[0], family) if image.ndim == 2 else labels
     return DenclueResult(made, parents, sources, bool(climbed.converged.all()), trace)
-
-
-def with_the_unsplit(
-    everyone: Members, members: Members, chosen: np.ndarray, children: Children
-) -> Children:
-    """Children of all clusters, where those that were not chosen have one: themselves."""
-    whole = np.ones(everyone.n_groups, bool)
-    whole[chosen] = False
-    owner = np.concatenate([chosen[children.group], np.flatnonzero(whole)])
-    size = np.maximum(everyone.sizes, 1)
-    middle = [everyone.sum(v) / size for v in (everyone.x, everyone.y)]
-    x = np.concatenate([children.x, middle[0][whole]])
-    y = np.concatenate([children.y, middle[1][whole]])
-    # Chosen clusters are in ascending order, and so are the children of each.
-    order = np.argsort(owner, kind="stable")
-    rank = np.argsort(order)
-    of_pixel = np.zeros(len(everyone.x), int)
-    apart = ~whole[everyone.group]
-    of_pixel[apart] = rank[children.of_pixel]
-    number = np.cumsum(whole) - 1 + len(children.group)
-    of_pixel[~apart] = rank[number[everyone.group[~apart]]]
-    return Children(of_pixel, owner[order], x[order], y[order])
-
-
-def label_children(
-    members: Members, children: Children, shape: tuple[int, ...]
-) -> tuple[Int[np.ndarray, "stamp y x"], Sources, dict[int, np.ndarray]]:
-    """Labels, the list of sources, and the labels of the children of each cluster that was split."""
-    owner = children.group
-    several = np.bincount(owner, minlength=members.n_groups)[owner] > 1
-    stamp = members.stamp[owner]
-    order = np.lexsort([np.arange(len(owner)), several, stamp])
-    ordered = stamp[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
-    base = np.repeat(first, np.diff(np.append(first, len(ordered))))
-    label = np.empty(len(owner), np.int32)
-    label[order] = np.arange(len(owner)) - base + 1
-    labels = np.zeros(shape, np.int32)
-    labels[members.stamp[members.group], members.y, members.x] = label[children.of_pixel]
-    size, flux, peak, x, y = child_properties(members, children)
-    columns = (
-        *(stamp, label, members.label[owner], owner),
-        *(x, y, children.x, children.y, size, flux, peak),
-    )
-    sources = Sources(*(column[order] for column in columns))
-    split = np.flatnonzero(np.bincount(owner, minlength=members.n_groups) > 1)
-    start, end = np.searchsorted(owner, split), np.searchsorted(owner, split, side="right")
-    family = {
-        int(members.label[g]): label[a:b] for g, a, b in zip(split, start, end, strict=True)
-    }
-    return labels, sources, family

@@ -16,8 +16,8 @@ def climb_grid(members: Members, h: Float[np.ndarray, "group"]) -> Int[np.ndarra
     """The maximum that each pixel climbs to, as a row of the list of members. Host side.
 
     The density is the light of the cluster smoothed with a Gaussian of width `h`, at pixel
-    centres. A pixel goes to the highest of its eight neighbours in the cluster, until none is
-    higher; of equals the first in raster order is the higher.
+    centres. A pixel goes to the one of its eight neighbours in the cluster to which the way is the
+    steepest, until none is higher; of equals to the first in raster order.
     """
     top = np.arange(len(members.x))
     for windows in draw_windows(members):
@@ -35,14 +35,14 @@ def climb_grid(members: Members, h: Float[np.ndarray, "group"]) -> Int[np.ndarra
         window, place = np.divmod(windows.slot, size * size)
         y, x = np.divmod(place, size)
         here = (window * width + y + 1) * width + x + 1
-        best, height = here.copy(), flat[here]
+        best, slope = here.copy(), np.zeros(len(here), flat.dtype)
         for dy, dx in _STEPS:
             there = here + dy * width + dx
-            other = flat[there]
-            # Of equals the earlier: the one before the pixel wins a tie, one behind it never.
-            higher = (other >= height) & (there < best) | (other > height)
-            best = np.where(higher, there, best)
-            height = np.where(higher, other, height)
+            rise = (flat[there] - flat[here]) * flat.dtype.type(1 / np.hypot(dy, dx))
+            # Level ground leads to earlier pixels only, so that no way is a circle.
+            steeper = (rise > slope) | ((rise == slope) & (there < best))
+            best = np.where(steeper, there, best)
+            slope = np.where(steeper, rise, slope)
         number = np.full(flat.size, -1)
         number[here] = np.arange(len(here))
         pointer = number[best]
@@ -73,12 +73,14 @@ def climb_stamp(
     density = jnp.where(inside, jnp.matmul(density, columns, precision=Precision.HIGHEST), -1)
     padded = jnp.pad(density, 1, constant_values=-1)
     index = jnp.arange(height * width).reshape(height, width)
-    best, top = index, density
+    best, slope = index, jnp.zeros_like(density)
     for dy, dx in _STEPS:
         other = jax.lax.dynamic_slice(padded, (1 + dy, 1 + dx), (height, width))
         there = index + dy * width + dx
-        higher = (other >= top) & (there < best) & (other >= 0) | (other > top)
-        best, top = jnp.where(higher, there, best), jnp.where(higher, other, top)
+        rise = (other - density) * float(1 / np.hypot(dy, dx))
+        steeper = (rise > slope) | ((rise == slope) & (there < best))
+        steeper &= inside & (other >= 0)
+        best, slope = jnp.where(steeper, there, best), jnp.where(steeper, rise, slope)
 
     def jump(state):
         pointer, _ = state

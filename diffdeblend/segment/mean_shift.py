@@ -120,7 +120,9 @@ def climb_product(
     steps: int,
 ) -> State:
     """Up to `steps` steps of blocks of points, each block on its own window."""
-    return _climb(lambda x, y: jax.vmap(product_moments)(light, h, x, y), speed_up, steps, h, eps, state)
+    return _climb(
+        lambda x, y: jax.vmap(product_moments)(light, h, x, y), speed_up, steps, h, eps, state
+    )
 
 
 @partial(jax.jit, static_argnames=("kernel", "table_size", "steps"))

@@ -87,7 +87,5 @@ def child_properties(
     dark = flux[children.of_pixel] <= 0
     weight = np.where(dark, 1, light)
     total = np.bincount(children.of_pixel, weight, n)
-    x, y = (
-        np.bincount(children.of_pixel, weight * v, n) / total for v in (members.x, members.y)
-    )
+    x, y = (np.bincount(children.of_pixel, weight * v, n) / total for v in (members.x, members.y))
     return size, flux, peak, x, y
