@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,7 @@ def _light(members: Members, groups, edge: int, x0, y0, dtype) -> Float[np.ndarr
     return light[inverse]
 
 
-def _lists(members: Members, groups, edge: int, x0, y0, dtype) -> tuple[np.ndarray, ...]:
+def _lists(members: Members, groups, edge: int, x0, y0, dtype) -> tuple[Any, Any, Any]:
     """x, y and light of the pixels of each of the clusters, `(block, edge²)` each."""
     unique, inverse = np.unique(groups, return_inverse=True)
     part = members.take(unique)
@@ -182,7 +183,7 @@ def _lists(members: Members, groups, edge: int, x0, y0, dtype) -> tuple[np.ndarr
         )
     ):
         found[k, part.group, slot] = values
-    return tuple(found[:, inverse])
+    return found[0, inverse], found[1, inverse], found[2, inverse]
 
 
 def attractor_position(

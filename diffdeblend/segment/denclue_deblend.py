@@ -113,13 +113,13 @@ def denclue_deblend(
     - `data`: shape `(y, x)`, or `(stamp, y, x)`; weights are its positive pixels, the sky included
         if it is in, as in ASTErIsM.
     - `clusters`: a `LabelImage`, or integers of the shape of `data`, 0 for background.
-    - `method`: "exact", every pixel climbs by the mean shift; "grid", pixels climb from neighbour to
-        neighbour on the density at pixel centres, and only the tops by the mean shift.
+    - `method`: "exact", every pixel climbs by the mean shift; "grid", pixels climb from neighbour
+        to neighbour on the density at pixel centres, and only the tops by the mean shift.
     - `kernel`: "gauss", "uniform", "logistic" or "epanechnikov"; others than "gauss" need "exact".
-    - `h_frac`, `h_min`, `h_max`: width of the kernel as a fraction of sqrt(r_max² + r_cluster²), and
-        its limits in pixels.
-    - `R_max_frac`, `R_max_kern_th`: radius of influence as a fraction of `r_max`, or where the kernel
-        has fallen to this share. With neither 4.81 h for a Gaussian, or, if down-sampled,
+    - `h_frac`, `h_min`, `h_max`: width of the kernel as a fraction of sqrt(r_max² + r_cluster²),
+        and its limits in pixels.
+    - `R_max_frac`, `R_max_kern_th`: radius of influence as a fraction of `r_max`, or where the
+        kernel has fallen to this share. With neither 4.81 h for a Gaussian, or, if down-sampled,
         `r_cluster`.
     - `eps`: the climb ends at steps shorter than this, in pixels; default 1e-3 h. ASTErIsM's 0.01
         and more may leave the attractors of a flat cluster in several groups.
@@ -128,11 +128,11 @@ def denclue_deblend(
     - `mask_unchanged`: pixels that move less than this have no say in the merging; they join the
         nearest child.
     - `min_size`: clusters of fewer pixels stay whole.
-    - `attr_dbs_eps`, `attr_dbs_K`: attractors are merged by DBSCAN with this radius in pixels, and at
-        least this number of pixels.
-    - `gl_downsampling`: only maxima of the Laplacian of a Gaussian and a mesh of pixels climb; others
-        go where the nearest of these goes. Needs "exact". `gl_sigma`, `gl_th_rel`, `h_grid`: width in
-        pixels, least fraction of the highest maximum, spacing of the mesh in pixels.
+    - `attr_dbs_eps`, `attr_dbs_K`: attractors are merged by DBSCAN with this radius in pixels,
+        and at least this number of pixels.
+    - `gl_downsampling`: only maxima of the Laplacian of a Gaussian and a mesh of pixels climb;
+        others go where the nearest of these goes. Needs "exact". `gl_sigma`, `gl_th_rel`, `h_grid`:
+        width in pixels, least fraction of the highest maximum, spacing of the mesh in pixels.
     - `assignment`: pixels belong to their "attractor", or to that from which a "watershed" floods
         them first.
     - `validation`: which children are sources; `None` for all.

@@ -1,4 +1,4 @@
-"""Uphill from pixel to pixel on a smoothed image: DENCLUE's clusters at a hundredth of its price."""
+"""Uphill from pixel to pixel on a smoothed image: DENCLUE at a hundredth of its price."""
 
 import jax
 import jax.numpy as jnp

@@ -6,12 +6,12 @@ matters, are summed over a list of pixels.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.lax import Precision
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from diffdeblend.segment.density_kernels import KERNELS
 
@@ -35,12 +35,12 @@ class Moments(NamedTuple):
 
 
 class State(NamedTuple):
-    """Points on their way: where they are, their last step, and which still move."""
+    """Points on their way, each `(block, point)`: place, last step, and which still move."""
 
-    x: Float[Array, "block point"]
-    y: Float[Array, "block point"]
-    step: Float[Array, "block point"]
-    moving: Bool[Array, "block point"]
+    x: Any
+    y: Any
+    step: Any
+    moving: Any
 
 
 def product_moments(
@@ -120,14 +120,13 @@ def climb_product(
     steps: int,
 ) -> State:
     """Up to `steps` steps of blocks of points, each block on its own window."""
-    return _climb(
-        lambda x, y: jax.vmap(product_moments)(light, h, x, y), speed_up, steps, h, eps, state
-    )
+    moments = jax.vmap(product_moments)
+    return _climb(lambda x, y: moments(light, h, x, y), speed_up, steps, h, eps, state)
 
 
 @partial(jax.jit, static_argnames=("kernel", "table_size", "steps"))
 def climb_listed(
-    pixels: tuple[Float[Array, "block pixel"], ...],
+    pixels: tuple[Array, Array, Array],
     radius: Float[Array, "block"],
     h: Float[Array, "block"],
     eps: Float[Array, "block"],
@@ -137,7 +136,7 @@ def climb_listed(
     table_size: int | None,
     steps: int,
 ) -> State:
-    """Up to `steps` steps of blocks of points, each block with its own list of pixels."""
+    """Up to `steps` steps of blocks of points, each with a list of pixels, `(block, pixel)`."""
     moments = jax.vmap(partial(listed_moments, kernel, table_size))
     return _climb(lambda x, y: moments(pixels, radius, h, x, y), False, steps, h, eps, state)
 

@@ -56,7 +56,7 @@ def with_the_unsplit(
 def label_children(
     members: Members, children: Children, shape: tuple[int, ...]
 ) -> tuple[Int[np.ndarray, "stamp y x"], Sources, dict[int, np.ndarray]]:
-    """Labels, the list of sources, and the labels of the children of each cluster that was split."""
+    """Labels, the list of sources, and the labels of the children of each split cluster."""
     owner = children.group
     several = np.bincount(owner, minlength=members.n_groups)[owner] > 1
     stamp = members.stamp[owner]

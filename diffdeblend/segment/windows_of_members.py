@@ -15,7 +15,7 @@ _PIXELS_AT_ONCE = 2**22
 class Windows(NamedTuple):
     """Some clusters, one on each window.
 
-    - `group`: cluster of each window; `x0`, `y0`: of each of all clusters, its first column and row.
+    - `group`: cluster of each window; `x0`, `y0`: first column and row of each of all clusters.
     - `row`: pixels of these clusters, as rows of the list of members; `slot`: their place in
         `light.ravel()`.
     - `light`: `(window, size, size)`, 0 outside the cluster.
