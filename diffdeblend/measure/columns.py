@@ -77,7 +77,11 @@ UNITS = {
     **dict.fromkeys(("ellipse_cxx", "ellipse_cxy", "ellipse_cyy"), u.pix**-2),
     **dict.fromkeys(("orientation", "sky_orientation"), u.deg),
     **dict.fromkeys(
-        (name for family in ("sky_err", "sky_win_err", "sky_quad_err") for name in FAMILIES[family]),
+        (
+            name
+            for family in ("sky_err", "sky_win_err", "sky_quad_err")
+            for name in FAMILIES[family]
+        ),
         u.arcsec,
     ),
 }

@@ -48,6 +48,4 @@ def decode_flags(flags: Any, *, return_bit_values: bool = False) -> list:
         raise ValueError(f"`flags` must be integers from 0 to {known}; got {flags!r}.")
     if values.ndim:
         return [decode_flags(value, return_bit_values=return_bit_values) for value in values]
-    return [
-        bit if return_bit_values else name for name, bit in FLAGS.items() if int(values) & bit
-    ]
+    return [bit if return_bit_values else name for name, bit in FLAGS.items() if int(values) & bit]

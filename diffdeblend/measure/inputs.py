@@ -26,7 +26,9 @@ def catalog_planes(
     convolved data.
     """
     if not isinstance(segment_image, LabelImage):
-        raise ValueError(f"`segment_image` must be a LabelImage; got {type(segment_image).__name__}.")
+        raise ValueError(
+            f"`segment_image` must be a LabelImage; got {type(segment_image).__name__}."
+        )
     if kernel is not None and convolved_data is not None:
         raise ValueError("`kernel` and `convolved_data` exclude each other; give one of them.")
     shape = segment_image.shape

@@ -1,4 +1,4 @@
-"""Everything that is measured of the sources of a stack of stamps, each family when it is asked for."""
+"""Everything that is measured of the sources of stamps, each family when it is asked for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

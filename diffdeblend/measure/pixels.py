@@ -1,4 +1,4 @@
-"""The pixels of all segments, as one list: sums over sources without a loop over them. Host side."""
+"""The pixels of all segments as one list: sums over sources without a loop. Host side."""
 
 from typing import NamedTuple
 

@@ -23,7 +23,9 @@ def sky_jacobian(
         return found
     x, y = x[good], y[good]
     steps = ((0, 0), (-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
-    at = wcs.pixel_to_world(*(np.stack([c + step[i] for step in steps]) for i, c in ((0, x), (1, y))))
+    at = wcs.pixel_to_world(
+        *(np.stack([c + step[i] for step in steps]) for i, c in ((0, x), (1, y)))
+    )
     lon, lat = at.spherical.lon.rad, at.spherical.lat.rad
     # Unit vectors know no wrap of the longitude and no pole.
     place = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
@@ -73,5 +75,3 @@ def box_corners(wcs: Any, boxes: np.ndarray, corner: str) -> Any:
 def _turned(wcs: Any, x: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     turn = sky_jacobian(wcs, x, y)
     return np.einsum("nij,njk,nlk->nil", turn, covariance, turn)
-
-

@@ -27,9 +27,7 @@ def calc_total_error(data: Any, bkg_error: Any, effective_gain: Any) -> Any:
                 f"got {', '.join(str(unit) for unit in units)}."
             )
         if units[0] != units[1]:
-            raise ValueError(
-                f"`bkg_error` needs the unit of `data`, {units[0]}; got {units[1]}."
-            )
+            raise ValueError(f"`bkg_error` needs the unit of `data`, {units[0]}; got {units[1]}.")
         counted = u.Unit(units[0] * units[2])
         if counted not in (u.electron, u.photon):
             raise ValueError(
