@@ -23,6 +23,7 @@ from diffdeblend.io.detections import write_detections, write_summary
 from diffdeblend.io.fits import read_psf
 from diffdeblend.io.results import FIGURE, make_directory
 from diffdeblend.progress import Progress
+from diffdeblend.segment import Validation
 
 _SHOWN = 10
 
@@ -79,8 +80,9 @@ def methods_of(chosen: argparse.Namespace) -> dict[str, Any]:
         value = getattr(chosen, name)
         if not (value > 0 and value >= least):
             option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option} must be {f'at least {least}' if least else 'positive'}; "
-                             f"got {value}.")
+            raise ValueError(
+                f"{option} must be {f'at least {least}' if least else 'positive'}; got {value}."
+            )
     skies = {
         "mesh": MeshSky(
             chosen.mesh, chosen.filter_size, chosen.exclude_percentile, chosen.estimator
@@ -93,14 +95,15 @@ def methods_of(chosen: argparse.Namespace) -> dict[str, Any]:
         "threshold": Threshold(chosen.n_pixels, chosen.connectivity),
         "dbscan": Dbscan(eps=chosen.dbscan_eps, K=chosen.dbscan_k, min_size=chosen.min_size),
     }
-    denclue = {"h_frac": chosen.h_frac, "validate_children": chosen.validate}
+    validation = Validation() if chosen.validate else None
+    denclue: dict[str, Any] = {"h_frac": chosen.h_frac, "validation": validation}
     deblendings = {
         "multithreshold": MultiThreshold(
             chosen.n_pixels, chosen.n_levels, chosen.contrast, chosen.mode, chosen.connectivity
         ),
         "denclue": Denclue(**denclue),
         "denclue_watershed": Denclue(**denclue, watershed=True),
-        "log_watershed": LogWatershed(validate_children=chosen.validate),
+        "log_watershed": LogWatershed(),
         "none": None,
     }
     return {
@@ -149,8 +152,12 @@ def _listing(found: Detections) -> str:
     rows = [[str(name) for name in names]]
     for row in order:
         values = [np.asarray(table[name], float)[row] for name in names]
-        rows.append([f"{v:.0f}" if n in ("label", "area") else f"{v:.2f}"
-                     for n, v in zip(names, values, strict=True)])
+        rows.append(
+            [
+                f"{v:.0f}" if n in ("label", "area") else f"{v:.2f}"
+                for n, v in zip(names, values, strict=True)
+            ]
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(len(names))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     more = f"the {len(order)} brightest:" if labels > len(order) else "by Kron flux:"

@@ -52,8 +52,8 @@ def add_detect(commands: Any) -> None:
         "--background",
         choices=SKIES,
         default="mesh",
-        help="mesh: clipped statistics in boxes; masked: the same with sources masked in turns, for "
-        "crowded fields; skewness: one level, where |skewness| is least, for a stamp with few "
+        help="mesh: clipped statistics in boxes; masked: the same with sources masked in turns, "
+        "for crowded fields; skewness: one level, where |skewness| is least, for a stamp with few "
         "sources; none: it is taken away already. Default: %(default)s",
     )
     add("--mesh", type=int, default=64, metavar="PIXELS", help="of a box. Default: %(default)s")

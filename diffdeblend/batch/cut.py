@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 
 from diffdeblend.batch.blend import Blend, noise_of, used_pixels
 from diffdeblend.batch.trim import nearest_pixel
+from diffdeblend.detect.detect import Detections
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.positions import check_positions
@@ -51,7 +52,7 @@ def cut_blends(
     along its longer axis at the widest gap between positions, until the parts fit; these are
     `crowded`, and so is the group of a source that is itself too large and has its stamp cut short.
 
-    - `positions`: shape `(source, 2)`, x and y in pixels.
+    - `positions`: shape `(source, 2)`, x and y in pixels; or what `detect` found.
     - `radius`: of each source, in pixels, shape `(source,)`.
     - `threshold`: of the isophote, in standard deviations of the smoothed image.
     - `margin`: pixels around the extents; default twice the FWHM of the PSF, and at least 4.
@@ -65,6 +66,10 @@ def cut_blends(
         Groups are friends of friends, as in DAOPHOT: Stetson (1987), PASP 99, 191.
         Width of the PSF from its noise-equivalent area: King (1983), PASP 95, 163.
     """
+    if isinstance(positions, Detections):
+        if not positions.n_sources:
+            return []
+        positions = positions.positions
     checked = check_positions(positions, exposure.shape)
     _check_number("threshold", threshold, least=0.0, open_end=True)
     _check_count("max_sources", max_sources)

@@ -122,7 +122,7 @@ def deblend_image(
     catalog: Any = make_catalog(sources, exposure.header)
     order = np.argsort(found.row, kind="stable")
     catalog.add_column(found.blend[order], index=1, name="blend")
-    catalog["blend"].info.description = "Number of the blend, from 0; its sources were fitted as one"
+    catalog["blend"].info.description = "Number of the blend, from 0; it was fitted as one"
     stage("", "models")
     used = max(int((weight > 0).sum()), 1)
     summary = {
@@ -220,9 +220,7 @@ def _sky_pixels(exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
     return data, weight > 0
 
 
-def _sources(
-    found: Found, blends: Sequence[Blend], n_bands: int, snr: np.ndarray
-) -> Sources:
+def _sources(found: Found, blends: Sequence[Blend], n_bands: int, snr: np.ndarray) -> Sources:
     """A row for each position given, in their order."""
     order = np.argsort(found.row, kind="stable")
     kinds = found.kind[order]

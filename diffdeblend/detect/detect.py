@@ -1,9 +1,10 @@
 """The one call: sky, noise, sources, blends and a catalogue of an image."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from astropy.table import QTable
 from jaxtyping import Float
@@ -51,7 +52,7 @@ class PSFKernel:
 Kernel = GaussianKernel | PSFKernel | np.ndarray | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """What was found on an image. Host side; the same type where nothing was found.
 
@@ -68,15 +69,18 @@ class Detections:
     """
 
     labels: LabelImage
-    catalog: QTable = field(repr=False)
-    measured: tuple[SourceCatalog, ...] = field(repr=False)
-    skies: tuple[Sky, ...] = field(repr=False)
-    image: Float[np.ndarray, "y x"] = field(repr=False)
-    smoothed: Float[np.ndarray, "y x"] = field(repr=False)
-    threshold: Float[np.ndarray, "y x"] = field(repr=False)
-    parents: LabelImage = field(repr=False)
-    header: Header = field(repr=False)
-    settings: dict[str, Any] = field(repr=False)
+    catalog: QTable
+    measured: tuple[SourceCatalog, ...]
+    skies: tuple[Sky, ...]
+    image: Float[np.ndarray, "y x"]
+    smoothed: Float[np.ndarray, "y x"]
+    threshold: Float[np.ndarray, "y x"]
+    parents: LabelImage
+    header: Header
+    settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Detections: {self.n_sources} sources on {self.image.shape} pixels>"
 
     @property
     def n_sources(self) -> int:
@@ -111,7 +115,7 @@ def detect(
     exposure: Exposure,
     *,
     n_sigma: float = 1.5,
-    kernel: Kernel = GaussianKernel(),  # noqa: B008 - immutable
+    kernel: Kernel = GaussianKernel(),
     sky: SkyMethod = MeshSky(),  # noqa: B008
     segmentation: Segmentation = Threshold(),  # noqa: B008
     deblending: Deblending | None = MultiThreshold(),  # noqa: B008
@@ -172,7 +176,8 @@ def detect(
         "mask": hidden if hidden.any() else None,
         "local_bkg_width": local_bkg_width,
     }
-    errors = [_error(exposure, band, images[band], skies[band], gain) for band in range(len(images))]
+    pairs = zip(images, skies, strict=True)
+    errors = [_error(exposure, k, image_k, sky_k, gain) for k, (image_k, sky_k) in enumerate(pairs)]
     one = exposure.n_bands == 1
     first = SourceCatalog(
         image,
@@ -266,7 +271,8 @@ def _smoothed(
         return smooth(image, made, mask=mask, backend="host"), rms
     if not isinstance(kernel, PSFKernel):
         return smooth(image, kernel, mask=mask, backend="host"), rms
-    middle = exposure.psf.at((exposure.shape[1] - 1) / 2, (exposure.shape[0] - 1) / 2)
+    ny, nx = exposure.shape
+    middle = exposure.psf.at(jnp.asarray((nx - 1) / 2), jnp.asarray((ny - 1) / 2))
     stamps = psf_images(middle, kernel.size)
     total, squared = np.zeros_like(image), np.zeros_like(image)
     for data, sky, stamp in zip(images, skies, stamps, strict=True):
@@ -282,9 +288,7 @@ def _smoothed(
     return total / floor * peak, peak / np.sqrt(floor)
 
 
-def _error(
-    exposure: Exposure, band: int, image: np.ndarray, sky: Sky, gain: Any
-) -> np.ndarray:
+def _error(exposure: Exposure, band: int, image: np.ndarray, sky: Sky, gain: Any) -> np.ndarray:
     """Standard deviation of each pixel of a band; 0 where it is not known."""
     if gain is not None:
         return np.asarray(calc_total_error(image, sky.rms, gain))

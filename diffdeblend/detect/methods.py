@@ -11,10 +11,10 @@ from diffdeblend.background import (
     SkewnessBackground,
     estimate_background,
     skewness_background,
-    source_masked_background,
 )
 from diffdeblend.segment import (
     LabelImage,
+    Validation,
     dbscan_segments,
     deblend_sources,
     denclue_deblend,
@@ -42,17 +42,24 @@ class SkyMethod(Protocol):
 
 
 class Segmentation(Protocol):
-    """Finds connected sources; `threshold` is above the sky, in the unit of `image`."""
+    """Finds connected sources.
+
+    `image` is without the sky, and `threshold` above it; `level` is the sky that was taken away.
+    """
 
     def __call__(
-        self, image: np.ndarray, threshold: Any, mask: Bool[np.ndarray, "y x"]
+        self,
+        image: np.ndarray,
+        threshold: np.ndarray,
+        mask: Bool[np.ndarray, "y x"],
+        level: np.ndarray,
     ) -> LabelImage: ...
 
 
 class Deblending(Protocol):
-    """Splits sources that are several."""
+    """Splits sources that are several; `image` and `level` as for `Segmentation`."""
 
-    def __call__(self, image: np.ndarray, labels: LabelImage) -> LabelImage: ...
+    def __call__(self, image: np.ndarray, labels: LabelImage, level: np.ndarray) -> LabelImage: ...
 
 
 @dataclass(frozen=True)
@@ -78,16 +85,13 @@ class MeshSky:
             "exclude_percentile": self.exclude_percentile,
             "rms_estimator": self.rms_estimator,
         }
-        if self.masked:
-            made = source_masked_background(image, self.box_size, **settings)
-        else:
-            made = estimate_background(image, self.box_size, estimator=self.estimator, **settings)
+        made = estimate_background(image, self.box_size, estimator=self.estimator, **settings)
         return Sky(made.background, made.background_rms, made)
 
 
 @dataclass(frozen=True)
 class SkewnessSky:
-    """One level, where the quietest part of the image is least skewed: see `skewness_background`."""
+    """One level, where the quietest part is least skewed: see `skewness_background`."""
 
     sub_block_frac_size: float | None = 0.1
     skewness_range: float | None = 0.1
@@ -127,7 +131,11 @@ class Threshold:
     connectivity: Literal[4, 8] = 8
 
     def __call__(
-        self, image: np.ndarray, threshold: Any, mask: Bool[np.ndarray, "y x"]
+        self,
+        image: np.ndarray,
+        threshold: np.ndarray,
+        mask: Bool[np.ndarray, "y x"],
+        level: np.ndarray,
     ) -> LabelImage:
         return detect_sources(
             image,
@@ -135,4 +143,107 @@ class Threshold:
             self.n_pixels,
             connectivity=self.connectivity,
             mask=mask if mask.any() else None,
+        )
+
+
+@dataclass(frozen=True)
+class Dbscan:
+    """Clusters of pixels above a threshold, dense in light: see `dbscan_segments`.
+
+    - `with_sky`: density is that of the light with the sky, as ASTErIsM has it.
+    """
+
+    eps: float = 1.5
+    K: float | None = 1.5
+    K_pix: bool = True
+    norm: Literal["sum", "mean", "area"] = "sum"
+    min_size: int = 25
+    with_sky: bool = True
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        threshold: np.ndarray,
+        mask: Bool[np.ndarray, "y x"],
+        level: np.ndarray,
+    ) -> LabelImage:
+        sky = level if self.with_sky else np.zeros_like(level)
+        found = dbscan_segments(
+            image + sky,
+            threshold + sky,
+            eps=self.eps,
+            K=self.K,
+            K_pix=self.K_pix,
+            norm=self.norm,
+            min_size=self.min_size,
+            mask=mask if mask.any() else None,
+        )
+        return found.labels
+
+
+@dataclass(frozen=True)
+class MultiThreshold:
+    """Peaks that many thresholds part, and a watershed from them: see `deblend_sources`."""
+
+    n_pixels: int = 5
+    n_levels: int = 32
+    contrast: float = 0.001
+    mode: Literal["exponential", "linear", "sinh"] = "exponential"
+    connectivity: Literal[4, 8] = 8
+
+    def __call__(self, image: np.ndarray, labels: LabelImage, level: np.ndarray) -> LabelImage:
+        return deblend_sources(
+            image,
+            labels,
+            self.n_pixels,
+            n_levels=self.n_levels,
+            contrast=self.contrast,
+            mode=self.mode,
+            connectivity=self.connectivity,
+        )
+
+
+@dataclass(frozen=True)
+class Denclue:
+    """Where the light climbs to: see `denclue_deblend`.
+
+    - `watershed`: pixels go to the top that a flood reaches them from, and not where they climb.
+    - `validation`: which parts are sources; None for all.
+    - `with_sky`: weights are those of the light with the sky, as ASTErIsM has it.
+    """
+
+    method: Literal["grid", "exact"] = "grid"
+    h_frac: float = 0.1
+    h_min: float = 1.0
+    min_size: int = 9
+    gl_downsampling: bool = False
+    watershed: bool = False
+    validation: Validation | None = None
+    with_sky: bool = True
+
+    def __call__(self, image: np.ndarray, labels: LabelImage, level: np.ndarray) -> LabelImage:
+        return denclue_deblend(
+            image + level if self.with_sky else image,
+            labels,
+            method="exact" if self.gl_downsampling else self.method,
+            h_frac=self.h_frac,
+            h_min=self.h_min,
+            min_size=self.min_size,
+            gl_downsampling=self.gl_downsampling,
+            assignment="watershed" if self.watershed else "attractor",
+            validation=self.validation,
+        ).labels
+
+
+@dataclass(frozen=True)
+class LogWatershed:
+    """Maxima of the Laplacian of a Gaussian, and a watershed from them: see `glw_deblend`."""
+
+    sigma: float = 1.25
+    gl_th_rel: float = 0.1
+    min_size: int = 9
+
+    def __call__(self, image: np.ndarray, labels: LabelImage, level: np.ndarray) -> LabelImage:
+        return glw_deblend(
+            image, labels, sigma=self.sigma, gl_th_rel=self.gl_th_rel, min_size=self.min_size
         )

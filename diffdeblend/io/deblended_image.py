@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from diffdeblend.io.detections import image_hdus, label_hdus
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.results import (

@@ -30,7 +30,7 @@ class Field:
     read_noise: float = 5.0
 
 
-def draw_field(field: Field = Field()) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # noqa: B008
+def draw_field(field: Field = Field()) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The image, float32, and its truth: `x`, `y`, `flux` and the `sky` without noise."""
     rng = np.random.default_rng(field.seed)
     n, size = field.n_sources, field.size

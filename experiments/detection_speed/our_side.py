@@ -1,6 +1,6 @@
 """What ours does, in a process of its own: `python our_side.py CASE IMAGES.npy REPEATS`.
 
-CASE is `field`, `stamps`, `denclue` or `climb`. The pipeline is that of `peer_side.py`. Prints JSON.
+CASE is `field`, `stamps`, `denclue` or `climb`; the pipeline that of `peer_side.py`. Prints JSON.
 """
 
 import json
@@ -12,13 +12,12 @@ import warnings
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-STARTED = time.perf_counter()
 
 import jax
 import numpy as np
+from diffdeblend.detect.stamps import detect_batch
 
 from diffdeblend.background import estimate_background
-from diffdeblend.detect.stamps import detect_batch
 from diffdeblend.measure import SourceCatalog
 from diffdeblend.segment import (
     deblend_sources,
@@ -65,7 +64,12 @@ def stamps(images: np.ndarray) -> tuple[int, dict[str, float]]:
     """All stamps in one call."""
     clock = Clock()
     found = detect_batch(
-        images, box_size=32, n_sigma=N_SIGMA, n_pixels=N_PIXELS, n_levels=N_LEVELS, contrast=CONTRAST
+        images,
+        box_size=32,
+        n_sigma=N_SIGMA,
+        n_pixels=N_PIXELS,
+        n_levels=N_LEVELS,
+        contrast=CONTRAST,
     )
     clock.end("all")
     return int(found.n_sources.sum()), clock.seconds
@@ -76,7 +80,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     images = np.load(path)
     runs: dict[str, Any] = {"field": field, "stamps": stamps}
-    loaded = time.perf_counter() - STARTED
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     totals, parts = [], []
     count = 0
@@ -92,7 +95,6 @@ def main() -> None:
                 "version": "ours",
                 "device": jax.default_backend(),
                 "sources": count,
-                "load": loaded,
                 "cold": totals[0],
                 "warm": totals[best],
                 "stages": parts[best],
