@@ -114,6 +114,7 @@ def methods_of(chosen: argparse.Namespace) -> dict[str, Any]:
         "deblending": deblendings[chosen.deblending],
         "gain": chosen.gain,
         "local_bkg_width": chosen.local_background,
+        "apertures": chosen.apertures,
     }
 
 

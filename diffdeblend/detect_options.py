@@ -94,8 +94,8 @@ def add_detect(commands: Any) -> None:
         help="to smooth with: gaussian, psf (the threshold is then the significance of a point; "
         "needs --psf or --psf-fwhm), none, or a FITS image. Default: %(default)s",
     )
-    add("--kernel-fwhm", type=float, default=3.0, metavar="PIXELS", help="Default: %(default)s")
-    add("--kernel-size", type=int, default=5, metavar="PIXELS", help="odd. Default: %(default)s")
+    add("--kernel-fwhm", type=float, default=2.0, metavar="PIXELS", help="Default: %(default)s")
+    add("--kernel-size", type=int, default=3, metavar="PIXELS", help="odd. Default: %(default)s")
     add(
         "--segmentation",
         choices=SEGMENTATIONS,
@@ -154,7 +154,25 @@ def add_detect(commands: Any) -> None:
         metavar="PIXELS",
         help="width of an annulus whose level is taken from fluxes. Default: %(default)s, none",
     )
+    add(
+        "--apertures",
+        type=_radii,
+        default=(5.0,),
+        metavar="PIXELS",
+        help="radii of circular apertures, with commas between them. Default: 5",
+    )
     add = parser.add_argument_group("what comes out").add_argument
     add("-o", "--output", default="detected", metavar="DIR", help="Default: ./%(default)s")
     add("--quiet", action="store_true", help="no progress, only the result")
     add("--debug", action="store_true", help="on an error, say where in the code it came from")
+
+
+def _radii(text: str) -> tuple[float, ...]:
+    """Positive numbers between commas; none for an empty text."""
+    try:
+        radii = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        radii = (0.0,)
+    if not all(0 < radius < float("inf") for radius in radii):
+        raise argparse.ArgumentTypeError(f"{text!r} are no radii; write 3,5")
+    return radii

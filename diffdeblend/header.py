@@ -56,3 +56,13 @@ class Header:
     exposure_time: float | None = None
     date: str | None = None
     pixel_scale: float | None = None
+
+
+def flux_unit(header: Header) -> Any:
+    """astropy's unit of flux; dimensionless for plain counts, and for what astropy cannot read."""
+    from astropy import units
+
+    try:
+        return units.Unit(header.unit)
+    except (ValueError, TypeError):
+        return units.dimensionless_unscaled

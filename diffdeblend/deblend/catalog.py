@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from diffdeblend import __version__
 from diffdeblend.exposure import Header
+from diffdeblend.header import flux_unit
 from diffdeblend.sky import local_jacobian, sky_positions
 
 # Standard deviation of an angle that may be anything within 180 degrees: none is known worse.
@@ -219,14 +220,6 @@ def magnitudes(
     """AB magnitudes and their errors to first order; NaN where the flux is not positive."""
     safe = np.where(flux > 0, flux, np.nan).astype(float)
     return zero_point - 2.5 * np.log10(safe), _MAGNITUDE * error / safe
-
-
-def flux_unit(header: Header) -> u.UnitBase:
-    """The unit of flux; dimensionless for plain counts, and for what astropy cannot read."""
-    try:
-        return u.Unit(header.unit)
-    except (ValueError, TypeError):
-        return _COUNTS
 
 
 def _shapes(sources: Sources, header: Header) -> Iterator[Column]:

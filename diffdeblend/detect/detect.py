@@ -1,6 +1,6 @@
 """The one call: sky, noise, sources, blends and a catalogue of an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import QTable
 from jaxtyping import Float
 
+from diffdeblend.detect.describe import describe_column
 from diffdeblend.detect.methods import (
     Deblending,
     MeshSky,
@@ -20,7 +21,7 @@ from diffdeblend.detect.methods import (
 )
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
-from diffdeblend.header import Header
+from diffdeblend.header import Header, flux_unit
 from diffdeblend.measure import SourceCatalog, calc_total_error
 from diffdeblend.planes import excluded_bits
 from diffdeblend.segment import LabelImage, make_2dgaussian_kernel, psf_kernel, smooth
@@ -30,13 +31,13 @@ _PSF_SIZE = 25
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """Smoothing by a round Gaussian.
+    """Smoothing by a round Gaussian; by default about as SExtractor's own filter.
 
     - `fwhm`: in pixels; `size`: of the stamp, odd.
     """
 
-    fwhm: float = 3.0
-    size: int = 5
+    fwhm: float = 2.0
+    size: int = 3
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def detect(
     deblending: Deblending | None = MultiThreshold(),  # noqa: B008
     gain: Any = None,
     local_bkg_width: int = 0,
+    apertures: Sequence[float] = (5.0,),
     report: Callable[[str], None] | None = None,
 ) -> Detections:
     """Find the sources of an image, take touching ones apart, and measure them.
@@ -140,6 +142,8 @@ def detect(
     - `gain`: electrons in a unit of the image, one number or `(y, x)`: errors are then those of the
         sky and of the photons of each source. Without it they are those of `exposure.variance`.
     - `local_bkg_width`: of the rectangular annulus whose level is taken from fluxes; 0 for none.
+    - `apertures`: radii in pixels of circular apertures, whose fluxes are in the columns
+        `aperture_flux_<radius>` and `aperture_flux_err_<radius>`.
     - `report`: called with a line of text as each stage begins.
 
     `catalog` has the columns of photutils' default table, named as there: `label`, `x_centroid`,
@@ -152,6 +156,9 @@ def detect(
     the methods refuse.
     """
     say = report or _silent
+    for radius in apertures:
+        if not (np.isfinite(radius) and radius > 0):
+            raise ValueError(f"`apertures` must be finite positive radii; got {radius!r}.")
     if not (np.isscalar(n_sigma) and np.isfinite(n_sigma) and float(n_sigma) > 0):
         raise ValueError(f"`n_sigma` must be a finite positive number; got {n_sigma!r}.")
     say("sky")
@@ -210,6 +217,7 @@ def detect(
         "deblending": _described(deblending),
         "gain": "a map" if np.ndim(gain) else gain,
         "local_bkg_width": local_bkg_width,
+        "apertures": [float(radius) for radius in apertures],
     }
     catalog = _table(measured, exposure.header, settings)
     return Detections(
@@ -322,10 +330,20 @@ def _table(measured: list[SourceCatalog], header: Header, settings: dict[str, An
             icrs = sky.icrs
             table.add_column(icrs.dec.to("deg"), index=place, name="dec")
             table.add_column(icrs.ra.to("deg"), index=place, name="ra")
-    for band, found in zip(header.bands, measured[1:], strict=False):
-        for name in ("segment_flux", "kron_flux"):
-            table[f"{name}_{band}"] = getattr(found, name)
-            table[f"{name}_err_{band}"] = getattr(found, f"{name}_err")
+    bands = ["", *(f"_{band}" for band in header.bands)]
+    for end, found in zip(bands, measured, strict=False):
+        if end:
+            for name in ("segment_flux", "kron_flux"):
+                table[f"{name}{end}"] = getattr(found, name)
+                table[f"{name}_err{end}"] = getattr(found, f"{name}_err")
+        for radius in settings["apertures"]:
+            flux, error = found.circular_photometry(radius)
+            table[f"aperture_flux_{radius:g}{end}"] = flux
+            table[f"aperture_flux_err_{radius:g}{end}"] = error
+    for name in table.colnames:
+        if "_flux" in name and header.unit and getattr(table[name], "unit", None) is None:
+            table[name] = table[name] * flux_unit(header)
+        table[name].info.description = describe_column(name)
     table.meta["settings"] = settings
     table.meta["bands"] = list(header.bands)
     return table
