@@ -113,7 +113,7 @@ def page_title(page):
 def test_the_sky_and_its_boxes(image):
     mask = np.zeros(SHAPE, bool)
     mask[16:32, 16:32] = True
-    sky = estimate_background(image, 16, mask=mask)
+    sky = estimate_background(image, 16, mask=mask, exclude_percentile=80)
     page = plot_background(image, sky)
     dots, crosses = page.axes[1].lines
     assert [8.0 + 15.5, 8.0 + 15.5] in crosses.get_xydata().tolist()
