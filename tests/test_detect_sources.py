@@ -121,6 +121,15 @@ def test_another_number_of_pixels_or_content_compiles_nothing(compilations):
     assert len(compilations) == count
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 5, 0)])
+def test_stacks_of_nothing(shape):
+    for backend in ("host", "jax"):
+        found = detect_stamps(np.zeros(shape), 0.0, 1, backend=backend)
+        assert found.labels.shape == shape
+        np.testing.assert_array_equal(found.n_labels, np.zeros(shape[0]))
+    assert smooth(np.zeros(shape), np.ones((3, 3)), backend="host").shape == shape
+
+
 @pytest.mark.parametrize("n_pixels", [1, 3, 10])
 def test_sources_are_those_of_photutils(n_pixels):
     segmentation = pytest.importorskip("photutils.segmentation")
@@ -368,3 +377,15 @@ IMAGE = np.zeros((6, 7))
 def test_what_cannot_be_is_refused(mistake, match):
     with pytest.raises(ValueError, match=match):
         mistake()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_labels_of_a_large_image_are_those_of_scipy(connectivity):
+    image = ndimage.gaussian_filter(np.random.default_rng(10).normal(size=(4096, 4096)), 1.5)
+    mask = image > 0.2
+    expected, n = ndimage.label(mask, structure=structure(connectivity))
+    np.testing.assert_array_equal(label_stack(mask[None], 1, connectivity).labels[0], expected)
+    labels, count = jax.jit(connected_components, static_argnums=1)(mask, connectivity)
+    assert count == n
+    np.testing.assert_array_equal(labels, expected)
