@@ -164,9 +164,9 @@ def plot_background(
     row, column = np.nonzero(background.excluded)
     ny, nx = background.box_size
     axes[1].plot(column * nx + (nx - 1) / 2, row * ny + (ny - 1) / 2, "x", color=COLOURS[1])
-    for panel in (axes[1],):
-        panel.set_xlim(-0.5, data.shape[1] - 0.5)
-        panel.set_ylim(-0.5, data.shape[0] - 0.5)
+    # Middles of boxes that are cut short may lie outside.
+    axes[1].set_xlim(-0.5, data.shape[1] - 0.5)
+    axes[1].set_ylim(-0.5, data.shape[0] - 0.5)
     page = page_of(axes)
     bar = page.colorbar(axes[1].images[0], ax=axes[1], shrink=0.8)
     bar.ax.tick_params(labelsize=7, colors=INK)

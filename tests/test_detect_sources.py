@@ -121,6 +121,15 @@ def test_another_number_of_pixels_or_content_compiles_nothing(compilations):
     assert len(compilations) == count
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 5, 0)])
+def test_stacks_of_nothing(shape):
+    for backend in ("host", "jax"):
+        found = detect_stamps(np.zeros(shape), 0.0, 1, backend=backend)
+        assert found.labels.shape == shape
+        np.testing.assert_array_equal(found.n_labels, np.zeros(shape[0]))
+    assert smooth(np.zeros(shape), np.ones((3, 3)), backend="host").shape == shape
+
+
 @pytest.mark.parametrize("n_pixels", [1, 3, 10])
 def test_sources_are_those_of_photutils(n_pixels):
     segmentation = pytest.importorskip("photutils.segmentation")
@@ -227,7 +236,7 @@ def test_smoothing_is_that_of_astropy(kernel, missing):
             ours = smooth(image.astype(kind), KERNELS[kernel], mask=mask, backend="host")
             assert ours.dtype == kind
             np.testing.assert_allclose(ours, expected, atol=tolerance, rtol=0)
-        if shape[0] < 100:
+        if shape == (37, 53):
             ours = smooth(image, KERNELS[kernel], mask=mask, backend="jax")
             np.testing.assert_allclose(ours, expected, atol=1e-6, rtol=0)
 
@@ -236,7 +245,7 @@ def test_smoothing_is_that_of_astropy(kernel, missing):
 def test_stacks_are_smoothed_stamp_by_stamp(backend):
     stack = np.random.default_rng(5).normal(size=(9, 30, 21))
     stack[2, 3, 4] = np.inf
-    for kernel in KERNELS.values():
+    for kernel in (KERNELS["lopsided product"], KERNELS["small"]):
         expected = [smooth(image, kernel, backend="host") for image in stack]
         ours = smooth(stack, kernel, backend=backend)
         np.testing.assert_allclose(ours, expected, atol=1e-14 if backend == "host" else 1e-6)
@@ -368,3 +377,15 @@ IMAGE = np.zeros((6, 7))
 def test_what_cannot_be_is_refused(mistake, match):
     with pytest.raises(ValueError, match=match):
         mistake()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_labels_of_a_large_image_are_those_of_scipy(connectivity):
+    image = ndimage.gaussian_filter(np.random.default_rng(10).normal(size=(4096, 4096)), 1.5)
+    mask = image > 0.2
+    expected, n = ndimage.label(mask, structure=structure(connectivity))
+    np.testing.assert_array_equal(label_stack(mask[None], 1, connectivity).labels[0], expected)
+    labels, count = jax.jit(connected_components, static_argnums=1)(mask, connectivity)
+    assert count == n
+    np.testing.assert_array_equal(labels, expected)

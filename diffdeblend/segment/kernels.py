@@ -32,7 +32,7 @@ def make_2dgaussian_kernel(
     if not isinstance(fwhm, Real) or not np.isfinite(float(fwhm)) or fwhm <= 0:
         raise ValueError(f"`fwhm` must be one finite positive number; got {fwhm!r}.")
     sides = (size, size) if isinstance(size, Integral) else tuple(np.ravel(size).tolist())
-    odd = [isinstance(n, Integral) and n > 0 and n % 2 for n in sides]
+    odd = [isinstance(n, Integral) and int(n) > 0 and int(n) % 2 for n in sides]
     if len(sides) != 2 or not all(odd):
         raise ValueError(f"`size` must be one or two odd positive integers; got {size!r}.")
     if not isinstance(oversampling, Integral) or oversampling < 1:

@@ -148,7 +148,7 @@ def _convolved(data: Array, kernel: tuple[Array, ...]) -> Array:
 
 def _on_host(data: np.ndarray, kernel: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     kind = np.float32 if data.dtype == np.float32 else np.float64
-    values = data.reshape(-1, *data.shape[-2:])
+    values = data if data.ndim == 3 else data[None]
     good = _finite(values)
     if mask is not None and mask.any():
         hidden = mask.astype(bool).reshape(values.shape)
