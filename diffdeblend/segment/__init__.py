@@ -15,3 +15,6 @@ from diffdeblend.segment.labels import Segment as Segment
 from diffdeblend.segment.sources import StampLabels as StampLabels
 from diffdeblend.segment.sources import detect_sources as detect_sources
 from diffdeblend.segment.sources import detect_stamps as detect_stamps
+from diffdeblend.segment.steps import DeblendSteps as DeblendSteps
+from diffdeblend.segment.steps import deblend_steps as deblend_steps
+from diffdeblend.segment.watershed import watershed as watershed

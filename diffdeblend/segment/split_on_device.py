@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from diffdeblend.segment.bits import LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED
 from diffdeblend.segment.deblend_stamp import DeblendedStamp, deblend_stamp
 from diffdeblend.segment.split import Parts, Settings
+from diffdeblend.segment.watershed import for_device
 
 
 def split_on_device(
@@ -25,6 +26,7 @@ def split_on_device(
     # A stamp's sources by numbers of its own, no larger than its pixels are many.
     lowest = np.full(shape[0], n_parents)
     np.minimum.at(lowest, stamp, parent)
+    value = for_device(value)
     stack, labels = np.zeros(shape, value.dtype), np.zeros(shape, np.int32)
     stack.reshape(-1)[place] = value
     labels.reshape(-1)[place] = parent - lowest[stamp] + 1
