@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from blend_stack import blend_stack, same_partition, tall
 from guide_image import hundred_gaussians
+from quick import hasty, quick_jit
 from scipy.ndimage import convolve, label
 
 from diffdeblend.segment import (
@@ -28,10 +29,12 @@ from diffdeblend.segment.split import Settings
 from diffdeblend.segment.split_on_device import _program
 
 BACKENDS = ("host", "jax")
+# Each of these compiles a program of its own.
+SELDOM = ("host", pytest.param("jax", marks=pytest.mark.slow))
 ALL = np.ones((3, 3))
 
 
-def peer_of(data, labels, n_pixels, **options):
+def peer_of(data, image, n_pixels, **options):
     """What photutils makes of an image of labels."""
     peer = pytest.importorskip("photutils.segmentation")
     photutils = pytest.importorskip("photutils")
@@ -39,7 +42,7 @@ def peer_of(data, labels, n_pixels, **options):
         options["progress_bar"] = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return peer.deblend_sources(data, peer.SegmentationImage(labels), n_pixels, **options)
+        return peer.deblend_sources(data, peer.SegmentationImage(image), n_pixels, **options)
 
 
 def found_in_guide(variant):
@@ -91,17 +94,23 @@ OPTIONS = {
     "plain": {},
     "linear": {"mode": "linear", "contrast": 0.03},
     "sinh": {"mode": "sinh", "n_levels": 7},
-    "all peaks": {"contrast": 0.0, "n_levels": 64},
+    "all peaks": {"contrast": 0.0, "n_levels": 40},
     "edges": {"connectivity": 4, "contrast": 0.01},
     "only the bright": {"contrast": 0.2},
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_partition_and_numbers_are_those_of_photutils(name, dtype):
-    plain = name == "plain" and dtype == np.float64
-    stack = blend_stack(1100 if plain else 150, seed=len(name)).astype(dtype)
+CASES = [
+    *((name, np.float64, 40) for name in OPTIONS),
+    ("plain", np.float32, 40),
+    *(pytest.param(name, np.float64, 1100, marks=pytest.mark.slow) for name in OPTIONS),
+    pytest.param("plain", np.float32, 1100, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "n_stamps"), CASES)
+def test_partition_and_numbers_are_those_of_photutils(name, dtype, n_stamps):
+    stack = blend_stack(n_stamps, seed=len(name)).astype(dtype)
     options = OPTIONS[name]
     connectivity = options.get("connectivity", 8)
     image = tall(stack)
@@ -123,7 +132,7 @@ def test_partition_and_numbers_are_those_of_photutils(name, dtype):
 
 
 def saddle_markers(data, mask, levels, n_pixels, least):
-    """Markers by the 'saddle' rule, one level after the other: parts with enough light of their own.
+    """Markers by the 'saddle' rule, one level after the other: parts with light of their own.
 
     A part that stands apart is replaced by those parts of it that stand apart higher up.
     """
@@ -152,7 +161,7 @@ def saddle_markers(data, mask, levels, n_pixels, least):
 
 
 def test_saddle_contrast_is_that_of_a_slow_loop():
-    stack = blend_stack(12, seed=21, n_sources=14)
+    stack = blend_stack(5, seed=21, n_sources=16)
     image = tall(stack)
     before = detect_sources(image, 1.5, 5)
     options = {"n_levels": 11, "contrast": 0.02, "contrast_method": "saddle"}
@@ -177,7 +186,7 @@ def test_saddle_contrast_is_that_of_a_slow_loop():
 def test_all_is_that_of_photutils_since_contrast_has_two_methods(contrast_method):
     photutils = pytest.importorskip("photutils", minversion="3.1")
     assert photutils
-    image = tall(blend_stack(200, seed=33)) - 0.7
+    image = tall(blend_stack(60, seed=33)) - 0.7
     before = detect_sources(image, -0.2, 5)
     for mode in ("exponential", "sinh", "linear"):
         options = {"mode": mode, "contrast": 0.01, "contrast_method": contrast_method}
@@ -189,15 +198,19 @@ def test_all_is_that_of_photutils_since_contrast_has_two_methods(contrast_method
         np.testing.assert_array_equal(after.flags, expected.flags)
 
 
-@pytest.mark.parametrize("name", ["plain", "edges", "saddle"])
+@pytest.mark.parametrize(
+    "name",
+    ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("edges", "saddle"))],
+)
 def test_the_device_makes_the_same_of_stamps(name):
-    stack = blend_stack(60, seed=4).astype(np.float32)
+    stack = blend_stack(40, seed=4).astype(np.float32)
     options = (OPTIONS | {"saddle": {"contrast_method": "saddle", "contrast": 0.01}})[name]
     labels = detect_stamps(stack, 1.5, 5, connectivity=options.get("connectivity", 8)).labels
-    one, other = (deblend_stamps(stack, labels, 5, **options, backend=b) for b in BACKENDS)
+    with hasty():
+        one, other = (deblend_stamps(stack, labels, 5, **options, backend=b) for b in BACKENDS)
     for before, after in zip(one, other, strict=True):
         np.testing.assert_array_equal(before, after)
-    assert (one.n_labels - labels.max(axis=(1, 2))).sum() > 20
+    assert (one.n_labels - labels.max(axis=(1, 2))).sum() > 12
 
 
 @pytest.mark.slow
@@ -215,11 +228,12 @@ def test_the_device_makes_the_same_of_a_thousand_stamps(double):
 def test_a_program_is_compiled_once_and_a_batch_is_as_one_by_one():
     stack = blend_stack(3, seed=6).astype(np.float32)
     labels = detect_stamps(stack, 1.5, 5).labels
-    deblend_stamps(stack, labels, 5, backend="jax")
-    size = _program._cache_size()
-    together = deblend_stamps(stack[::-1] + 1, labels[::-1], 7, contrast=0.02, backend="jax")
+    with hasty():
+        deblend_stamps(stack, labels, 5, backend="jax")
+        size = _program._cache_size()
+        together = deblend_stamps(stack[::-1] + 1, labels[::-1], 7, contrast=0.02, backend="jax")
     assert _program._cache_size() == size
-    single = jax.jit(lambda data, label: deblend_stamp(data, label, Settings(7, contrast=0.02)))
+    single = quick_jit(lambda data, label: deblend_stamp(data, label, Settings(7, contrast=0.02)))
     for row in range(3):
         alone = single(stack[::-1][row] + 1, labels[::-1][row])
         np.testing.assert_array_equal(alone.labels, together.labels[row])
@@ -262,10 +276,10 @@ def test_what_has_no_peaks_or_too_few_pixels_stays_whole(backend):
     data[2:9, 9:12], data[2:9, 12:16] = 3.0, 5.0
     after = deblend_sources(data, detect_sources(data, 1.0, 1), 1, backend=backend)
     assert after.n_labels == 5
-    assert after.flags_by_label == {k: DEBLENDED for k in (2, 3, 4, 5)}
+    assert after.flags_by_label == dict.fromkeys((2, 3, 4, 5), DEBLENDED)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SELDOM)
 def test_negative_pixels_have_other_levels_and_a_flag(backend):
     data = two_peaks((31, 40), -0.5).astype(np.float32)
     before = LabelImage(np.ones(data.shape, np.int32))
@@ -278,7 +292,7 @@ def test_negative_pixels_have_other_levels_and_a_flag(backend):
     np.testing.assert_array_equal(after.info["non_positive_min_labels"], [1])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SELDOM)
 def test_what_does_not_touch_is_left_whole_with_a_flag(backend):
     data = two_peaks().astype(np.float32)
     labels = np.where(data > 2, 4, 0)
@@ -294,7 +308,7 @@ def test_what_does_not_touch_is_left_whole_with_a_flag(backend):
     np.testing.assert_array_equal(after.parent_to_deblended_labels[4], [2, 3])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SELDOM)
 def test_too_many_markers_have_linear_levels(backend):
     shape = (60, 75)
     y, x = np.indices(shape)
@@ -321,7 +335,7 @@ def test_labels_of_choice_and_old_numbers():
         after = deblend_sources(image, before, 5, labels=chosen, relabel=relabel)
         expected = peer_of(image, before.data, 5, labels=chosen[:2], relabel=relabel)
         np.testing.assert_array_equal(after.data, expected.data)
-        assert list(after.parent_to_deblended_labels) == chosen[:2]
+        assert set(after.parent_to_deblended_labels) == set(chosen)
     np.testing.assert_array_equal(every.data, peer_of(image, before.data, 5, relabel=False).data)
     # Numbers too large for a table.
     far = LabelImage(np.where(before.data > 0, before.data + 10**9, 0))
@@ -336,10 +350,13 @@ def test_sources_that_border_on_each_other_are_kept_apart():
     labels[:, 6:] = 2
     labels[:, 20:] = 3
     after = deblend_sources(data, LabelImage(labels), 3, n_levels=10)
-    alone = [
-        deblend_sources(data, LabelImage(np.where(labels == k, 1, 0)), 3, n_levels=10)
-        for k in (1, 2, 3)
-    ]
+    with warnings.catch_warnings():
+        # Cut by hand, they are not as from a detection.
+        warnings.simplefilter("ignore", DeblendWarning)
+        alone = [
+            deblend_sources(data, LabelImage(np.where(labels == k, 1, 0)), 3, n_levels=10)
+            for k in (1, 2, 3)
+        ]
     assert after.n_labels == sum(one.n_labels for one in alone)
     for k, one in enumerate(alone, 1):
         assert same_partition(np.where(labels == k, after.data, 0), one.data)
@@ -381,8 +398,8 @@ def test_steps_lead_to_the_parts():
 
 def test_data_that_labels_are_not_of_are_noticed():
     rng = np.random.default_rng(3)
-    image = tall(blend_stack(20, seed=2))
-    before = detect_sources(image, 1.5, 5)
+    image = tall(blend_stack(20, seed=2)) + 100
+    before = detect_sources(image, 101.5, 5)
     with pytest.warns(DeblendWarning, match="`data` cannot be"):
         deblend_sources(image + rng.normal(size=image.shape), before, 5)
 
