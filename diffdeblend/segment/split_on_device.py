@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from diffdeblend.segment.bits import LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED
 from diffdeblend.segment.deblend_stamp import DeblendedStamp, deblend_stamp
-from diffdeblend.segment.split import Parts, Settings
+from diffdeblend.segment.split import Parts, Settings, split_sources
+from diffdeblend.segment.watershed import for_device
 
 
 def split_on_device(
@@ -21,10 +22,13 @@ def split_on_device(
     settings: Settings,
 ) -> Parts:
     """`split_sources` by a program that is compiled once for stacks of a shape."""
+    if n_parents == 0:
+        return split_sources(place, value, parent, n_parents, shape, settings)
     stamp = place // (shape[1] * shape[2])
     # A stamp's sources by numbers of its own, no larger than its pixels are many.
     lowest = np.full(shape[0], n_parents)
     np.minimum.at(lowest, stamp, parent)
+    value = for_device(value)
     stack, labels = np.zeros(shape, value.dtype), np.zeros(shape, np.int32)
     stack.reshape(-1)[place] = value
     labels.reshape(-1)[place] = parent - lowest[stamp] + 1

@@ -48,11 +48,14 @@ def watershed(
     if inside.shape != image.shape:
         raise ValueError(f"`mask` needs the shape of `data`, {image.shape}; got {inside.shape}.")
     check_connectivity(connectivity)
+    host = on_host(backend)
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(float)
+    if not host:
+        image = for_device(image)
     image = np.where(np.isfinite(image), image, np.finfo(image.dtype).min)
     start = np.where(inside, start, 0).astype(np.int32)
-    if not on_host(backend):
+    if not host:
         found = _compiled(jnp.asarray(image), jnp.asarray(start), jnp.asarray(inside), connectivity)
         return np.asarray(found)
     place = np.flatnonzero(inside)
@@ -64,6 +67,12 @@ def watershed(
     return found.reshape(image.shape)
 
 
+def for_device(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Pixels in the dtype that JAX has for floats; what is too large for it is infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(jnp.result_type(float), copy=False)
+
+
 def flood_stamp(
     value: Float[Array, "y x"],
     markers: Int[Array, "y x"],
@@ -72,7 +81,7 @@ def flood_stamp(
 ) -> Int[Array, "y x"]:
     """`watershed` within each label of a stamp. For `jit` and `vmap`.
 
-    As `segment.flood.flood` does it, with one array over all pixels in place of each list.
+    As `flood` on the host, with one array over all pixels in place of each list.
 
     - `value`: finite where there is a label. `labels`: 0 where nothing is flooded.
     """
@@ -100,33 +109,43 @@ def flood_stamp(
     ]
     hill = jnp.where(hilly, top, size)
 
-    def enter(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        level, entry, _ = state
+    def enter(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        level, door, outside, _ = state
         ways = shifted(level[top].reshape(shape), connectivity)
         best = jnp.full(shape, -jnp.inf, value.dtype)
-        outside = grid
+        beyond = grid
         for crosses_here, (_, seen, other), way in zip(crosses, near, ways, strict=True):
             over = jnp.where(crosses_here, jnp.minimum(jnp.minimum(value, seen), way), -jnp.inf)
-            outside = jnp.where(over > best, other, outside)
+            beyond = jnp.where(over > best, other, beyond)
             best = jnp.maximum(best, over)
-        best, outside = best.reshape(-1), outside.reshape(-1)
+        best, beyond = best.reshape(-1), beyond.reshape(-1)
         most = jnp.full(size, -jnp.inf, value.dtype).at[hill].max(best, mode="drop")
         gains = most > level
         winner = hilly & (best == most[top])
         first = jnp.full(size, size, jnp.int32)
         first = first.at[jnp.where(winner, top, size)].min(index, mode="drop")
         # Only who gains is changed: ways stay free of circles.
-        entry = jnp.where(gains, outside[jnp.minimum(first, size - 1)], entry)
-        return jnp.where(gains, most, level), entry, jnp.any(gains)
+        first = jnp.minimum(first, size - 1)
+        door = jnp.where(gains, first, door)
+        outside = jnp.where(gains, beyond[first], outside)
+        return jnp.where(gains, most, level), door, outside, jnp.any(gains)
 
-    level, entry, _ = jax.lax.while_loop(
-        lambda state: state[2], enter, (level, index, jnp.any(hilly))
+    # Of each hill the pixel that is reached first, and from which one outside.
+    level, door, outside, _ = jax.lax.while_loop(
+        lambda state: state[3], enter, (level, index, index, jnp.any(hilly))
     )
     own = level[top].reshape(shape)
+    door_here, outside_here = door[top].reshape(shape), outside[top].reshape(shape)
     at_once = hilly.reshape(shape) & (value >= own)
+    is_door = at_once & (door_here == grid)
+    # A door that is the pass itself may be open to several sides: it chooses as any other pixel.
+    is_pass = is_door & (value == own)
+    at_once &= ~is_pass
     reached = jnp.where(free, jnp.minimum(value, own), value)
-    target = _first_reached(reached, ~at_once, near, grid, connectivity)
-    target = jnp.where(at_once, entry[top].reshape(shape), jnp.where(free, target, grid))
+    best, target = _first_reached(reached, ~at_once, near, grid, connectivity)
+    target = jnp.where(is_pass & (best <= value), outside_here, target)
+    target = jnp.where(at_once, jnp.where(is_door, outside_here, door_here), target)
+    target = jnp.where(free, target, grid)
     return markers.reshape(-1)[follow(target.reshape(-1))].reshape(shape)
 
 
@@ -152,8 +171,11 @@ def _first_reached(
     near: list[tuple[Array, Array, Array]],
     grid: Int[Array, "y x"],
     connectivity: int,
-) -> Int[Array, "y x"]:
-    """The neighbour that is reached first; of equals one that is not taken at once from a pass."""
+) -> tuple[Float[Array, "y x"], Int[Array, "y x"]]:
+    """When the first neighbour is reached, and which it is.
+
+    Of equals one that is not taken at once from a pass.
+    """
     best = jnp.full(reached.shape, -jnp.inf, reached.dtype)
     best_plain, target = jnp.zeros(reached.shape, bool), grid
     seen_by = zip(shifted(reached, connectivity), shifted(plain, connectivity), strict=True)
@@ -163,7 +185,7 @@ def _first_reached(
         best = jnp.where(better, seen, best)
         best_plain = jnp.where(better, seen_plain, best_plain)
         target = jnp.where(better, other, target)
-    return target
+    return best, target
 
 
 def _watershed(value: Array, markers: Array, inside: Array, connectivity: int) -> Array:
