@@ -115,15 +115,16 @@ def test_the_guides_sky(dtype):
     assert "median 5.16361" in repr(sky)
 
 
-ON_DEVICE = ("coverage", "no clipping", "to the end", "biweight")
+ON_DEVICE = ("coverage", "to the end")
 
 
 @pytest.mark.parametrize("case", [CASES[name] for name in ON_DEVICE], ids=ON_DEVICE)
 def test_jax_equals_numpy(case, x64):
     image = field()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    image[7, 3], image[8, 9] = np.nan, -np.inf
+    with pytest.warns(UserWarning, match="not finite"):
         host = estimate_background(image, BOX, **case)
+    with pytest.warns(UserWarning, match="not finite"):
         device = estimate_background(image, BOX, backend="jax", **case)
     np.testing.assert_array_equal(device.n_pixels_mesh, host.n_pixels_mesh)
     np.testing.assert_array_equal(device.excluded, host.excluded)
@@ -285,16 +286,15 @@ def test_the_image_is_left_alone():
     assert np.ptp(sky.background) == 0
 
 
-@pytest.mark.parametrize("backend", ["host", "jax"])
-def test_what_is_not_finite_is_masked_and_said(backend):
+def test_what_is_not_finite_is_masked_and_said():
     image = field()
     image[4, 5], image[40, 60], image[41, 60] = np.nan, np.inf, -np.inf
     odd = ~np.isfinite(image)
     with pytest.warns(UserWarning, match="not finite"):
-        found = estimate_background(image, 20, backend=backend)
+        found = estimate_background(image, 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        masked = estimate_background(image, 20, mask=odd, backend=backend)
+        masked = estimate_background(image, 20, mask=odd)
     np.testing.assert_array_equal(found.background, masked.background)
     assert np.isfinite(found.background).all()
 

@@ -71,11 +71,11 @@ def estimate_background(
     ??? cite
         Bertin & Arnouts (1996), section 7.1.
     """
-    data, mask, unit = _open(data, mask)
+    data, mask, unit = plain_values(data, mask)
     if data.ndim not in (2, 3) or 0 in data.shape[-2:]:
         raise ValueError(f"`data` needs shape (y, x) or (stamp, y, x); got {data.shape}.")
-    mask = _mask("mask", mask, data.shape)
-    coverage = _mask("coverage_mask", coverage_mask, data.shape)
+    mask = check_mask("mask", mask, data.shape)
+    coverage = check_mask("coverage_mask", coverage_mask, data.shape)
     given = _pair("box_size", box_size)
     box = min(given[0], data.shape[-2]), min(given[1], data.shape[-1])
     window = _pair("filter_size", filter_size)
@@ -90,8 +90,8 @@ def estimate_background(
     if backend not in ("auto", "jax", "host"):
         raise ValueError(f'`backend` must be "auto", "jax" or "host"; got {backend!r}.')
 
-    _check_name("estimator", estimator, LEVELS)
-    _check_name("rms_estimator", rms_estimator, SCATTERS)
+    check_name("estimator", estimator, LEVELS)
+    check_name("rms_estimator", rms_estimator, SCATTERS)
     settings = _Settings(sigma, max_iterations, estimator, rms_estimator)
     hidden = mask if coverage is None else coverage if mask is None else mask | coverage
     stack = data if data.ndim == 3 else data[None]
@@ -182,8 +182,8 @@ def _on_host(
         clipped = clip_rows(pixels, settings.sigma, settings.max_iterations)
         target = (stamps, down, across)
         shape = level[target].shape
-        level[target] = _estimated(settings.estimator, LEVELS, clipped).reshape(shape)
-        scatter[target] = _estimated(settings.rms_estimator, SCATTERS, clipped).reshape(shape)
+        level[target] = estimated(settings.estimator, LEVELS, clipped).reshape(shape)
+        scatter[target] = estimated(settings.rms_estimator, SCATTERS, clipped).reshape(shape)
         kept[target] = clipped.n.reshape(shape)
         used[target] = clipped.n_used.reshape(shape)
         return bool(np.any(clipped.n_used < unmasked))
@@ -240,7 +240,7 @@ def _boxes(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return rows.copy() if np.shares_memory(rows, pixels) else rows
 
 
-def _open(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
+def plain_values(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
     """Plain floats, the mask and the unit."""
     unit = getattr(data, "unit", None)
     if hasattr(data, "uncertainty"):
@@ -258,7 +258,7 @@ def _open(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
     return values.astype(values.dtype.newbyteorder("="), copy=False), mask, unit
 
 
-def _mask(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+def check_mask(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if mask is None:
         return None
     mask = np.asarray(mask)
@@ -276,12 +276,12 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[-1])
 
 
-def _check_name(name: str, given: Estimator, known: Mapping[str, Any]) -> None:
+def check_name(name: str, given: Estimator, known: Mapping[str, Any]) -> None:
     if not callable(given) and given not in known:
         raise ValueError(f"`{name}` must be a function or one of {sorted(known)}; got {given!r}.")
 
 
-def _estimated(
+def estimated(
     given: Estimator, known: Mapping[str, Callable[[KeptRows], np.ndarray]], rows: KeptRows
 ) -> np.ndarray:
     if callable(given):

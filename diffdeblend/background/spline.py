@@ -71,10 +71,10 @@ class SplineBackground(AbstractBackground):
         for n, box, length in zip(
             self.nodes.shape[1:], self.box_size, (grid.ny, grid.nx), strict=True
         ):
-            if not (n - 1) * box < length <= n * box:
+            if length > n * box:
                 raise ValueError(
-                    f"`nodes` of {self.nodes.shape[1:]} boxes of {self.box_size} pixels are not "
-                    f"those of a stamp of {(grid.ny, grid.nx)} pixels."
+                    f"`nodes` of {self.nodes.shape[1:]} boxes of {self.box_size} pixels do not "
+                    f"cover a stamp of {(grid.ny, grid.nx)} pixels."
                 )
             found.append(jnp.asarray(spline_matrix(n, box, length), self.nodes.dtype))
         return found[0], found[1]
