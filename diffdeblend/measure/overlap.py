@@ -1,8 +1,12 @@
 """Exact areas that ellipses share with pixels."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+from numpy.polynomial import chebyshev
 
 Scalar = Float[Array, ""]
 
@@ -26,54 +30,82 @@ def ellipse_overlap(
     Exact to rounding of the whole area; pixels all in or all out get 1 and 0 just so. May be
     differentiated by all arguments but `shape`.
     """
+    lines, strips, columns = ellipse_edges(shape, x, y, a, b, theta)
+    corners = jax.vmap(line_corners, in_axes=(0, None))(lines, columns)
+    return jax.vmap(strip_share, in_axes=(0, 0, 0, None))(
+        strips, corners[:-1], corners[1:], columns
+    )
+
+
+class Lines(NamedTuple):
+    """Of each edge between rows, `(h + 1,)`: where it enters and leaves the ellipse, and sums."""
+
+    left: Array
+    right: Array
+    below_left: Array
+    below_right: Array
+    at_left: Array
+    at_right: Array
+    level: Array
+
+
+class Strips(NamedTuple):
+    """Of each row of pixels, `(h,)`: all is out beyond the farthest, all in between the nearest."""
+
+    farthest_left: Array
+    farthest_right: Array
+    nearest_left: Array
+    nearest_right: Array
+
+
+class Columns(NamedTuple):
+    """Of each edge between columns, `(w + 1,)`: place, place in the ellipse, and areas."""
+
+    place: Array
+    inside: Array
+    full: Array
+    above: Array
+
+
+def ellipse_edges(
+    shape: tuple[int, int], x: Scalar, y: Scalar, a: Scalar, b: Scalar, theta: Scalar
+) -> tuple[Lines, Strips, Columns]:
+    """What the shares of pixels are made of, for `ellipse_overlap` row by row."""
     known = (a > 0) & (b > 0)
     for value in (x, y, a, b, theta):
         known &= jnp.isfinite(value)
     x, y, theta = (jnp.where(known, value, 0.0) for value in (x, y, theta))
     a, b = jnp.where(known, a, 1.0), jnp.where(known, b, 1.0)
     cos, sin = jnp.cos(theta), jnp.sin(theta)
-    reach_x = jnp.hypot(a * cos, b * sin)
-    reach_y = jnp.hypot(a * sin, b * cos)
+    reach_x = jnp.sqrt((a * cos) ** 2 + (b * sin) ** 2)
+    reach_y = jnp.sqrt((a * sin) ** 2 + (b * cos) ** 2)
     mixed = (a - b) * (a + b) * sin * cos
     slope, bulge = mixed / reach_x**2, a * b / reach_x
-
-    columns = jnp.arange(shape[1] + 1) - 0.5 - x
-    rows = jnp.arange(shape[0] + 1) - 0.5 - y
 
     def full(at: Array) -> Array:
         """Area of the ellipse left of a place, but for a constant."""
         return 2 * bulge * reach_x * half_disc(jnp.clip(at / reach_x, -1, 1))
 
-    def above(at: Array) -> Array:
-        """Minus the integral of the lower edge of the ellipse."""
-        return full(at) / 2 - slope * at**2 / 2
-
+    columns = jnp.arange(shape[1] + 1) - 0.5 - x
+    inside = jnp.clip(columns, -reach_x, reach_x)
+    over = full(inside)
+    rows = jnp.arange(shape[0] + 1) - 0.5 - y
     # The area is stationary where a row's edge cuts the ellipse, so these places need no
     # derivative; their own is infinite where the edge is a tangent.
     height = jnp.clip(rows / reach_y, -1, 1)
-    middle = mixed / reach_y * height
     half = a * b / reach_y * jnp.sqrt((1 - height) * (1 + height))
-    left, right = (jax.lax.stop_gradient(place) for place in (middle - half, middle + half))
+    # Both places, left and right, at once.
+    side = jnp.arange(-1.0, 2.0, 2.0)[:, None]
+    place = jax.lax.stop_gradient(mixed / reach_y * height + side * half)
+    left, right = place
     # Left of the chord the ellipse is all below the row's edge or all above; so too to its right.
-    below_left = (rows > -slope * reach_x).astype(rows.dtype)
-    below_right = (rows > slope * reach_x).astype(rows.dtype)
+    below = (rows > side * slope * reach_x).astype(rows.dtype)
     level = reach_y * height
-    at_left = below_left * full(left) - level * left - above(left)
-    at_right = at_left + level * right + above(right) - below_right * full(right)
-
-    inside = jnp.clip(columns, -reach_x, reach_x)
-    over, under = full(inside), above(inside)
-    place, left_, right_ = inside[None], left[:, None], right[:, None]
-    corner = jnp.where(
-        place < left_,
-        below_left[:, None] * over[None],
-        jnp.where(
-            place > right_,
-            at_right[:, None] + below_right[:, None] * over[None],
-            at_left[:, None] + level[:, None] * place + under[None],
-        ),
-    )
-    share = corner[1:, 1:] - corner[1:, :-1] - corner[:-1, 1:] + corner[:-1, :-1]
+    area = full(place)
+    # The integral of the lower edge of the ellipse is slope / 2 at^2 - area / 2.
+    part = level * place + area / 2 - slope * place**2 / 2
+    at_left = below[0] * area[0] - part[0]
+    at_right = at_left + part[1] - below[1] * area[1]
 
     # Rounding would leave a hint of far pixels, whose light may be large.
     leftmost = -slope * reach_x
@@ -85,20 +117,41 @@ def ellipse_overlap(
         (low <= -leftmost) & (-leftmost <= high), reach_x, jnp.maximum(right[:-1], right[1:])
     )
     met = (high > -reach_y) & (low < reach_y) & known
-    out = (
-        (columns[1:] <= farthest_left[:, None])
-        | (columns[:-1] >= farthest_right[:, None])
-        | ~met[:, None]
-    )
     crossed = (low >= -reach_y) & (high <= reach_y)
-    nearest_left = jnp.maximum(left[:-1], left[1:])
-    nearest_right = jnp.minimum(right[:-1], right[1:])
-    whole = (
-        (columns[:-1] >= nearest_left[:, None])
-        & (columns[1:] <= nearest_right[:, None])
-        & crossed[:, None]
+    strips = Strips(
+        jnp.where(met, farthest_left, jnp.inf),
+        farthest_right,
+        jnp.where(crossed, jnp.maximum(left[:-1], left[1:]), jnp.inf),
+        jnp.minimum(right[:-1], right[1:]),
     )
-    return jnp.where(out, 0.0, jnp.where(whole, 1.0, jnp.clip(share, 0.0, 1.0)))
+    lines = Lines(left, right, below[0], below[1], at_left, at_right, level)
+    return lines, strips, Columns(columns, inside, over, over / 2 - slope * inside**2 / 2)
+
+
+def line_corners(line: Lines, columns: Columns) -> Float[Array, "x"]:
+    """$A$ at the corners along one edge between rows, but for constants."""
+    place = columns.inside
+    return jnp.where(
+        place < line.left,
+        line.below_left * columns.full,
+        jnp.where(
+            place > line.right,
+            line.at_right + line.below_right * columns.full,
+            line.at_left + line.level * place + columns.above,
+        ),
+    )
+
+
+def strip_share(
+    strip: Strips, low: Float[Array, "x"], high: Float[Array, "x"], columns: Columns
+) -> Float[Array, "x"]:
+    """Shares of the pixels of one row, of the corners below and above it."""
+    step = high - low
+    share = jnp.clip(step[1:] - step[:-1], 0.0, 1.0)
+    first, last = columns.place[:-1], columns.place[1:]
+    out = (last <= strip.farthest_left) | (first >= strip.farthest_right)
+    whole = (first >= strip.nearest_left) & (last <= strip.nearest_right)
+    return jnp.where(out, 0.0, jnp.where(whole, 1.0, share))
 
 
 def circle_overlap(
@@ -111,7 +164,7 @@ def circle_overlap(
 @jax.custom_jvp
 def half_disc(u: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""$\int_0^u \sqrt{1 - t^2} dt$ for $|u| \le 1$."""
-    return (u * jnp.sqrt((1 - u) * (1 + u)) + jnp.arcsin(u)) / 2
+    return (u * jnp.sqrt((1 - u) * (1 + u)) + arcsine(u)) / 2
 
 
 @half_disc.defjvp
@@ -119,3 +172,34 @@ def _half_disc_jvp(primals, tangents):
     # By parts it is infinite less infinite at the ends.
     (u,), (du,) = primals, tangents
     return half_disc(u), jnp.sqrt((1 - u) * (1 + u)) * du
+
+
+def arcsine(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inverse sine, to rounding. That of XLA is scalar code on CPU."""
+    size = jnp.abs(u)
+    far = size > 0.5
+    square = jnp.where(far, (1 - size) / 2, size**2)
+    near = jnp.where(far, jnp.sqrt(square), size)
+    terms = _ARCSINE[jnp.finfo(u.dtype).bits]
+    # Powers of this one, which is from -1 to 1, lose no digits.
+    power = 8 * square - 1
+    series = jnp.full_like(u, terms[-1])
+    for term in terms[-2::-1]:
+        series = series * power + term
+    value = near * series
+    return jnp.sign(u) * jnp.where(far, np.pi / 2 - 2 * value, value)
+
+
+def _arcsine_terms(degree: int) -> np.ndarray:
+    """Coefficients of arcsin(u) / u by powers of 8 u^2 - 1, for |u| <= 1/2."""
+
+    def function(power):
+        # No node of the interpolation is at u = 0.
+        u = np.sqrt((power + 1) / 8)
+        return np.arcsin(u) / u
+
+    return chebyshev.cheb2poly(chebyshev.chebinterpolate(function, degree))
+
+
+# By the number of bits of a float.
+_ARCSINE = {16: _arcsine_terms(4), 32: _arcsine_terms(7), 64: _arcsine_terms(15)}
