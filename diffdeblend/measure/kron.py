@@ -13,7 +13,7 @@ from diffdeblend.measure.neighbours import (
     mirror,
     pixels_of,
 )
-from diffdeblend.measure.overlap import ellipse_edges, line_corners, strip_share
+from diffdeblend.measure.overlap import columns_of, ellipse_of, line_corners, line_of, strip_share
 from diffdeblend.measure.windows import Window
 
 Scalar = Float[Array, ""]
@@ -180,26 +180,30 @@ def ellipse_sums(
     Row by row: XLA on CPU would compute the weights anew for each of the sums, and each of the
     corners for its four pixels; it was five times slower.
     """
-    lines, strips, columns = ellipse_edges(window.data.shape, x, y, major, minor, theta)
+    h, w = window.data.shape
+    ellipse = ellipse_of(x, y, major, minor, theta)
+    columns = columns_of(ellipse, w)
+
+    def edge(y: Scalar):
+        line = line_of(ellipse, y)
+        return line, line_corners(line, columns)
+
     kinds = (pixels.used, ~window.good, pixels.neighbours, pixels.uncorrected)
     kind = 1 + sum(kind.astype(jnp.int32) << (i + 1) for i, kind in enumerate(kinds))
 
     def row(state, inputs):
         low, flux, variance, met = state
-        line, strip, data, error, kind = inputs
-        high = line_corners(line, columns)
-        weight = strip_share(strip, low, high, columns)
+        top, data, error, kind = inputs
+        high = edge(top)
+        weight = strip_share(ellipse, low, high, columns)
         flux += weight * data
         variance += (weight * error) ** 2
         met |= jnp.where(weight > 0, kind, 0)
         return (high, flux, variance, met), None
 
-    first, rest = (
-        type(lines)(*values) for values in zip(*((v[0], v[1:]) for v in lines), strict=True)
-    )
     nothing = jnp.zeros_like(pixels.data[0])
-    start = (line_corners(first, columns), nothing, nothing, jnp.zeros_like(kind[0]))
-    inputs = (rest, strips, pixels.data, pixels.error, kind)
+    start = (edge(jnp.full_like(x, -0.5)), nothing, nothing, jnp.zeros_like(kind[0]))
+    inputs = (jnp.arange(h) + jnp.full_like(x, 0.5), pixels.data, pixels.error, kind)
     (_, flux, variance, met), _ = lax.scan(row, start, inputs)
     return jnp.sum(flux), jnp.sum(variance), lax.reduce(met, 0, lax.bitwise_or, (0,))
 
@@ -255,13 +259,14 @@ def _first_moment(window, mirrored, x, y, a, b, theta, method) -> tuple[Scalar, 
     h, w = window.data.shape
     cos, sin = jnp.cos(theta), jnp.sin(theta)
     a, b = jnp.where(fine, a, 1.0), jnp.where(fine, b, 1.0)
+    cxx, cyy = (cos / a) ** 2 + (sin / b) ** 2, (sin / a) ** 2 + (cos / b) ** 2
+    cxy = 2 * cos * sin * (1 / a**2 - 1 / b**2)
     dx, dy = jnp.arange(w) - x, jnp.arange(h) - y
 
     def row(state, inputs):
         numerator, denominator = state
         dy, data = inputs
-        along, across = (cos * dx + sin * dy) / a, (cos * dy - sin * dx) / b
-        square = along**2 + across**2
+        square = jnp.maximum(cxx * dx**2 + dy * (cxy * dx + cyy * dy), 0.0)
         data = jnp.where(square <= KRON_REACH**2, data, 0)
         # The root of 0 has no derivative.
         radius = jnp.sqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpy.polynomial import chebyshev
 
 Scalar = Float[Array, ""]
@@ -30,32 +30,40 @@ def ellipse_overlap(
     Exact to rounding of the whole area; pixels all in or all out get 1 and 0 just so. May be
     differentiated by all arguments but `shape`.
     """
-    lines, strips, columns = ellipse_edges(shape, x, y, a, b, theta)
+    ellipse = ellipse_of(x, y, a, b, theta)
+    columns = columns_of(ellipse, shape[1])
+    lines = jax.vmap(line_of, in_axes=(None, 0))(ellipse, jnp.arange(shape[0] + 1) - 0.5)
     corners = jax.vmap(line_corners, in_axes=(0, None))(lines, columns)
-    return jax.vmap(strip_share, in_axes=(0, 0, 0, None))(
-        strips, corners[:-1], corners[1:], columns
-    )
+    low = jax.tree.map(lambda v: v[:-1], (lines, corners))
+    high = jax.tree.map(lambda v: v[1:], (lines, corners))
+    return jax.vmap(strip_share, in_axes=(None, 0, 0, None))(ellipse, low, high, columns)
 
 
-class Lines(NamedTuple):
-    """Of each edge between rows, `(h + 1,)`: where it enters and leaves the ellipse, and sums."""
+class Ellipse(NamedTuple):
+    r"""An ellipse as $|y - kx| \le c \sqrt{1 - x^2/X^2}$ about its centre, `(x, y)`."""
 
-    left: Array
-    right: Array
-    below_left: Array
-    below_right: Array
-    at_left: Array
-    at_right: Array
-    level: Array
+    x: Scalar
+    y: Scalar
+    reach_x: Scalar
+    reach_y: Scalar
+    slope: Scalar
+    bulge: Scalar
+    mixed: Scalar
+    area: Scalar
+    known: Bool[Array, ""]
 
 
-class Strips(NamedTuple):
-    """Of each row of pixels, `(h,)`: all is out beyond the farthest, all in between the nearest."""
+class Line(NamedTuple):
+    """An edge between rows: height, where it enters and leaves the ellipse, and sums for areas."""
 
-    farthest_left: Array
-    farthest_right: Array
-    nearest_left: Array
-    nearest_right: Array
+    height: Scalar
+    left: Scalar
+    right: Scalar
+    below_left: Scalar
+    below_right: Scalar
+    at_left: Scalar
+    at_right: Scalar
+    level: Scalar
 
 
 class Columns(NamedTuple):
@@ -67,10 +75,8 @@ class Columns(NamedTuple):
     above: Array
 
 
-def ellipse_edges(
-    shape: tuple[int, int], x: Scalar, y: Scalar, a: Scalar, b: Scalar, theta: Scalar
-) -> tuple[Lines, Strips, Columns]:
-    """What the shares of pixels are made of, for `ellipse_overlap` row by row."""
+def ellipse_of(x: Scalar, y: Scalar, a: Scalar, b: Scalar, theta: Scalar) -> Ellipse:
+    """Arguments as for `ellipse_overlap`."""
     known = (a > 0) & (b > 0)
     for value in (x, y, a, b, theta):
         known &= jnp.isfinite(value)
@@ -81,54 +87,43 @@ def ellipse_edges(
     reach_y = jnp.sqrt((a * sin) ** 2 + (b * cos) ** 2)
     mixed = (a - b) * (a + b) * sin * cos
     slope, bulge = mixed / reach_x**2, a * b / reach_x
+    return Ellipse(x, y, reach_x, reach_y, slope, bulge, mixed, a * b, known)
 
-    def full(at: Array) -> Array:
-        """Area of the ellipse left of a place, but for a constant."""
-        return 2 * bulge * reach_x * half_disc(jnp.clip(at / reach_x, -1, 1))
 
-    columns = jnp.arange(shape[1] + 1) - 0.5 - x
-    inside = jnp.clip(columns, -reach_x, reach_x)
-    over = full(inside)
-    rows = jnp.arange(shape[0] + 1) - 0.5 - y
-    # The area is stationary where a row's edge cuts the ellipse, so these places need no
-    # derivative; their own is infinite where the edge is a tangent.
-    height = jnp.clip(rows / reach_y, -1, 1)
-    half = a * b / reach_y * jnp.sqrt((1 - height) * (1 + height))
-    # Both places, left and right, at once.
-    side = jnp.arange(-1.0, 2.0, 2.0)[:, None]
-    place = jax.lax.stop_gradient(mixed / reach_y * height + side * half)
-    left, right = place
-    # Left of the chord the ellipse is all below the row's edge or all above; so too to its right.
-    below = (rows > side * slope * reach_x).astype(rows.dtype)
-    level = reach_y * height
-    area = full(place)
-    # The integral of the lower edge of the ellipse is slope / 2 at^2 - area / 2.
-    part = level * place + area / 2 - slope * place**2 / 2
+def _full(ellipse: Ellipse, at: Array) -> Array:
+    """Area of the ellipse left of a place, but for a constant."""
+    return 2 * ellipse.area * half_disc(jnp.clip(at / ellipse.reach_x, -1, 1))
+
+
+def columns_of(ellipse: Ellipse, width: int) -> Columns:
+    """The edges of so many columns of pixels."""
+    place = jnp.arange(width + 1) - 0.5 - ellipse.x
+    inside = jnp.clip(place, -ellipse.reach_x, ellipse.reach_x)
+    full = _full(ellipse, inside)
+    # Minus the integral of the lower edge of the ellipse.
+    return Columns(place, inside, full, full / 2 - ellipse.slope * inside**2 / 2)
+
+
+def line_of(ellipse: Ellipse, y: Scalar) -> Line:
+    """The edge between rows of pixels at height `y`."""
+    y = y - ellipse.y
+    height = jnp.clip(y / ellipse.reach_y, -1, 1)
+    half = ellipse.area / ellipse.reach_y * jnp.sqrt((1 - height) * (1 + height))
+    side = jnp.arange(-1.0, 2.0, 2.0)
+    # The area is stationary where the edge cuts the ellipse, so these places, left and right, need
+    # no derivative; their own is infinite where the edge is a tangent.
+    place = jax.lax.stop_gradient(ellipse.mixed / ellipse.reach_y * height + side * half)
+    # Left of the chord the ellipse is all below the edge or all above; so too to its right.
+    below = (y > side * ellipse.slope * ellipse.reach_x).astype(y.dtype)
+    level = ellipse.reach_y * height
+    area = _full(ellipse, place)
+    part = level * place + area / 2 - ellipse.slope * place**2 / 2
     at_left = below[0] * area[0] - part[0]
     at_right = at_left + part[1] - below[1] * area[1]
-
-    # Rounding would leave a hint of far pixels, whose light may be large.
-    leftmost = -slope * reach_x
-    low, high = rows[:-1], rows[1:]
-    farthest_left = jnp.where(
-        (low <= leftmost) & (leftmost <= high), -reach_x, jnp.minimum(left[:-1], left[1:])
-    )
-    farthest_right = jnp.where(
-        (low <= -leftmost) & (-leftmost <= high), reach_x, jnp.maximum(right[:-1], right[1:])
-    )
-    met = (high > -reach_y) & (low < reach_y) & known
-    crossed = (low >= -reach_y) & (high <= reach_y)
-    strips = Strips(
-        jnp.where(met, farthest_left, jnp.inf),
-        farthest_right,
-        jnp.where(crossed, jnp.maximum(left[:-1], left[1:]), jnp.inf),
-        jnp.minimum(right[:-1], right[1:]),
-    )
-    lines = Lines(left, right, below[0], below[1], at_left, at_right, level)
-    return lines, strips, Columns(columns, inside, over, over / 2 - slope * inside**2 / 2)
+    return Line(y, place[0], place[1], below[0], below[1], at_left, at_right, level)
 
 
-def line_corners(line: Lines, columns: Columns) -> Float[Array, "x"]:
+def line_corners(line: Line, columns: Columns) -> Float[Array, "x"]:
     """$A$ at the corners along one edge between rows, but for constants."""
     place = columns.inside
     return jnp.where(
@@ -143,14 +138,30 @@ def line_corners(line: Lines, columns: Columns) -> Float[Array, "x"]:
 
 
 def strip_share(
-    strip: Strips, low: Float[Array, "x"], high: Float[Array, "x"], columns: Columns
+    ellipse: Ellipse,
+    low: tuple[Line, Float[Array, "x"]],
+    high: tuple[Line, Float[Array, "x"]],
+    columns: Columns,
 ) -> Float[Array, "x"]:
-    """Shares of the pixels of one row, of the corners below and above it."""
-    step = high - low
+    """Shares of the pixels of one row, of the edges below and above it and their corners."""
+    below, above = low[0], high[0]
+    step = high[1] - low[1]
     share = jnp.clip(step[1:] - step[:-1], 0.0, 1.0)
+    # Rounding would leave a hint of far pixels, whose light may be large: beyond the farthest
+    # places that the row meets all is out, between the nearest all is in.
+    reach_x, reach_y, tip = ellipse.reach_x, ellipse.reach_y, ellipse.slope * ellipse.reach_x
+
+    def within(y):
+        return (below.height <= y) & (y <= above.height)
+
+    farthest_left = jnp.where(within(-tip), -reach_x, jnp.minimum(below.left, above.left))
+    farthest_right = jnp.where(within(tip), reach_x, jnp.maximum(below.right, above.right))
+    met = (above.height > -reach_y) & (below.height < reach_y) & ellipse.known
+    crossed = (below.height >= -reach_y) & (above.height <= reach_y)
     first, last = columns.place[:-1], columns.place[1:]
-    out = (last <= strip.farthest_left) | (first >= strip.farthest_right)
-    whole = (first >= strip.nearest_left) & (last <= strip.nearest_right)
+    out = (last <= farthest_left) | (first >= farthest_right) | ~met
+    whole = (first >= jnp.maximum(below.left, above.left)) & crossed
+    whole &= last <= jnp.minimum(below.right, above.right)
     return jnp.where(out, 0.0, jnp.where(whole, 1.0, share))
 
 
