@@ -1,1 +1,6 @@
 """From labels to a catalogue: positions, shapes and fluxes, one file a family of measurements."""
+
+from diffdeblend.measure.catalog import SourceCatalog as SourceCatalog
+from diffdeblend.measure.flags import FLAGS as FLAGS
+from diffdeblend.measure.flags import decode_flags as decode_flags
+from diffdeblend.measure.total_error import calc_total_error as calc_total_error
