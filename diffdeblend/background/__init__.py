@@ -1,6 +1,14 @@
-"""The sky under the sources: one file a family of models."""
+"""The sky under the sources: models of it, one file a family, and what measures it."""
 
+from diffdeblend.background.background_map import BackgroundMap as BackgroundMap
+from diffdeblend.background.mesh import estimate_background as estimate_background
 from diffdeblend.background.models import AbstractBackground as AbstractBackground
 from diffdeblend.background.models import ConstantBackground as ConstantBackground
 from diffdeblend.background.models import MeshBackground as MeshBackground
 from diffdeblend.background.models import PolynomialBackground as PolynomialBackground
+from diffdeblend.background.skewness import SkewnessBackground as SkewnessBackground
+from diffdeblend.background.skewness import skewness_background as skewness_background
+from diffdeblend.background.skewness import stamp_skewness_background as stamp_skewness_background
+from diffdeblend.background.spline import SplineBackground as SplineBackground
+from diffdeblend.background.stamp import StampBackground as StampBackground
+from diffdeblend.background.stamp import stamp_background as stamp_background

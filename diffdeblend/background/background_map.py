@@ -119,7 +119,7 @@ class BackgroundMap:
         out = np.empty(self.shape, dtype or mesh.dtype)
         matrix_y, matrix_x = self.matrices
         # About the middle, so that single precision keeps the digits of small differences. Not in
-        # double: scipy's splines sum to one within 5e-8 only, and the map is to be scipy's.
+        # double: scipy's splines of six nodes sum to one within 5e-8, and the map is to be scipy's.
         middle = np.median(mesh, axis=(-2, -1), keepdims=True) * (mesh.dtype.itemsize < 8)
         low = mesh.min(axis=(-2, -1), keepdims=True)
         high = mesh.max(axis=(-2, -1), keepdims=True)
