@@ -64,6 +64,11 @@ class Measurements:
         return self.pixels.only(self._finite & ~self._masked)
 
     @cached_property
+    def lit(self) -> SegmentPixels:
+        """Pixels that are not masked: smoothing bridges what is not finite."""
+        return self.pixels.only(~self._masked)
+
+    @cached_property
     def _empty(self) -> Bool[np.ndarray, "source"]:
         return self.used.count == 0
 
@@ -89,17 +94,17 @@ class Measurements:
     def _light(self) -> isophotal.Weights:
         convolved = self.planes.convolved
         image = self.planes.data if convolved is None else convolved
-        return isophotal.weights(self.used, image, self.boxes)
+        return isophotal.weights(self.lit, image, self.boxes)
 
     @cached_property
     def _centroid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return isophotal.centroids(self.used, self._light)
+        return isophotal.centroids(self.lit, self._light)
 
     @cached_property
     def _raw_covariance(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Along xx, xy and yy, before thin sources are made a pixel wide."""
         total, y, x = self._centroid
-        moments = isophotal.central_moments(self.used, self._light, y, x)
+        moments = isophotal.central_moments(self.lit, self._light, y, x)
         there = np.where(total > 0, total, np.nan)
         return moments[:, 0, 2] / there, moments[:, 1, 1] / there, moments[:, 2, 0] / there
 
@@ -129,11 +134,11 @@ class Measurements:
     @cached_property
     def moments(self) -> Columns:
         _, y, x = self._centroid
-        central = isophotal.central_moments(self.used, self._light, y, x, order=3)
+        central = isophotal.central_moments(self.lit, self._light, y, x, order=3)
         mixed = -central[:, 1, 1]
         inertia = np.stack([central[:, 0, 2], mixed, mixed, central[:, 2, 0]], axis=1)
         return {
-            "moments": isophotal.raw_moments(self.used, self._light),
+            "moments": isophotal.raw_moments(self.lit, self._light),
             "moments_central": central,
             "inertia_tensor": inertia.reshape(-1, 2, 2),
         }
@@ -203,7 +208,10 @@ class Measurements:
         if self.planes.error is None:
             return np.full((self.pixels.n_sources, 2, 2), np.nan)
         _, y, x = self._centroid
-        return isophotal.centroid_covariance(self.used, self._light, self.planes.error, y, x)
+        # What was bridged has no error of its own.
+        known = np.isfinite(self.lit.values(self.planes.data))
+        light = self._light._replace(counted=self._light.counted & known)
+        return isophotal.centroid_covariance(self.lit, light, self.planes.error, y, x)
 
     @cached_property
     def centroid_err(self) -> Columns:

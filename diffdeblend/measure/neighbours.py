@@ -89,7 +89,11 @@ def mirror(window: Window, x: Float[Array, ""], y: Float[Array, ""]) -> Mirrored
     # Of a middle far outside the slice would begin elsewhere; then nothing has a mirror.
     h, w = window.data.shape
     near = (middle_x >= 0) & (middle_x < w) & (middle_y >= 0) & (middle_y < h)
-    return Mirrored(turned(window.data), turned(window.error), turned(free) & near)
+    return Mirrored(
+        turned(window.data),
+        turned(window.error),
+        (turned(free.astype(window.data.dtype)) > 0) & near,
+    )
 
 
 def pixels_of(

@@ -43,27 +43,18 @@ def kron_of(
     least = params[2] if len(params) == 3 else 0.0
     where = (x, y, np.maximum(KRON_REACH * a, least), np.maximum(KRON_REACH * b, least))
     boxes = aperture_boxes(planes.data.shape, *where, theta)
-    found = map_windows(
-        _kron,
-        planes,
-        stamp,
-        label,
-        boxes,
-        (*_split(x), *_split(y), a, b, theta, local_background),
-        (method, params),
-    )
+    rows = (*_split(x), *_split(y), a, b, theta, local_background)
+    found = map_windows(_kron, planes, stamp, label, boxes, rows, (method, params))
+    # Apertures that reach beyond the ellipse of the first moment: few.
     wide = np.flatnonzero(params[0] * found.kron_radius > KRON_REACH)
     if wide.size:
-        again = aperture_of(
-            planes,
-            *(values[wide] for values in (stamp, label, x, y)),
-            found.semimajor_axis[wide],
-            found.semiminor_axis[wide],
-            theta[wide],
-            local_background[wide],
-            method,
+        shape = (found.semimajor_axis, found.semiminor_axis, theta)
+        boxes = aperture_boxes(planes.data.shape, *(v[wide] for v in (x, y, *shape)))
+        chosen = [row[wide] for row in rows]
+        again = map_windows(
+            _kron, planes, stamp[wide], label[wide], boxes, chosen, (method, params)
         )
-        for all_, some in zip(found.aperture, again, strict=True):
+        for all_, some in zip(found.aperture, again.aperture, strict=True):
             all_[wide] = some
     return found
 
