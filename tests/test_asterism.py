@@ -65,7 +65,7 @@ def test_what_each_step_has_to_tell(found):
     assert_allclose(sky.sigma, 0.674 * NOISE, rtol=0.15)
     assert abs(sky.skewness) <= abs(sky.first_skewness)
     assert (sky.block_side, sky.n_blocks) == ((31, 31), 9)
-    assert segments.K == 1.5 * found.threshold
+    assert 1.5 * found.threshold == segments.K
     assert segments.labels.areas.min() >= 25
     parents, sources = deblended.parents, deblended.sources
     # Near the 27, 101 and 470 pixels of the tutorial's clusters.
