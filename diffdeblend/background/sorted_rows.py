@@ -82,7 +82,9 @@ def clip_rows(
         # Equal values have no spread; the difference of two sums says otherwise.
         last = np.clip(stop - 1, 0, length - 1)
         std[values[which, np.minimum(first, length - 1)] == values[which, last]] = 0
-        mean, median, std = (np.where(n > 0, v, np.nan) for v in (mean + centre[which], median, std))
+        mean, median, std = (
+            np.where(n > 0, v, np.nan) for v in (mean + centre[which], median, std)
+        )
         return mean, median, std
 
     first, stop = np.zeros(n_rows, np.int64), n_used.copy()

@@ -3,12 +3,12 @@
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import maximum_filter
-from scipy.signal import fftconvolve
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.grid import product_modes
 from diffdeblend.parameters import as_float
 from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
+from diffdeblend.segment.threshold import combined_significance
 
 
 def find_peaks(
@@ -48,23 +48,13 @@ def find_peaks(
 def significance(exposure: Exposure) -> Float[np.ndarray, "y x"]:
     """Signal-to-noise of a point source at each pixel, all bands together. Host side.
 
-    The best filter for a point of the spectrum that the bands see as equally bright in units of
-    their noise: the PSF in each band, weighted by inverse variance.
+    That of `combined_significance`, above `sky_level`.
     """
     data = np.asarray(exposure.data, dtype=float)
     weight = np.asarray(exposure.weight, dtype=float)
     level = sky_level(data, weight > 0)
     kernels = psf_images(exposure.psf, max(3, min(min(data.shape[1:]) | 1, 41)))
-    total, variance = np.zeros(data.shape[1:]), np.zeros(data.shape[1:])
-    for band in range(data.shape[0]):
-        kernel = kernels[band]
-        weighted = weight[band] * (data[band] - level[band])
-        # Correlation, not convolution: the kernel is turned.
-        total += fftconvolve(weighted, kernel[::-1, ::-1], mode="same")
-        variance += fftconvolve(weight[band], kernel[::-1, ::-1] ** 2, mode="same")
-    # Where hardly any pixel is used the transform leaves only rounding.
-    floor = 1e-3 * variance.max()
-    return np.where(variance > floor, total / np.sqrt(np.maximum(variance, floor)), 0.0)
+    return combined_significance(data - level[:, None, None], weight, kernels)
 
 
 def sky_level(

@@ -2,6 +2,8 @@
 
 from diffdeblend.segment.asterism import AsterismResult as AsterismResult
 from diffdeblend.segment.asterism import asterism as asterism
+from diffdeblend.segment.boxes import BoundingBox as BoundingBox
+from diffdeblend.segment.boxes import Segment as Segment
 from diffdeblend.segment.cluster_points import cluster_points as cluster_points
 from diffdeblend.segment.components import connected_components as connected_components
 from diffdeblend.segment.components import drop_small as drop_small
@@ -18,11 +20,15 @@ from diffdeblend.segment.denclue_deblend import denclue_deblend as denclue_deble
 from diffdeblend.segment.finder import SourceFinder as SourceFinder
 from diffdeblend.segment.finder import find_sources as find_sources
 from diffdeblend.segment.glw import glw_deblend as glw_deblend
-from diffdeblend.segment.labels import BoundingBox as BoundingBox
+from diffdeblend.segment.kernels import make_2dgaussian_kernel as make_2dgaussian_kernel
+from diffdeblend.segment.kernels import psf_kernel as psf_kernel
 from diffdeblend.segment.labels import LabelImage as LabelImage
 from diffdeblend.segment.labels import NoDetectionsWarning as NoDetectionsWarning
-from diffdeblend.segment.labels import Segment as Segment
+from diffdeblend.segment.smooth import smooth as smooth
+from diffdeblend.segment.smooth import smooth_stamp as smooth_stamp
 from diffdeblend.segment.sources import StampLabels as StampLabels
 from diffdeblend.segment.sources import detect_sources as detect_sources
 from diffdeblend.segment.sources import detect_stamps as detect_stamps
+from diffdeblend.segment.threshold import combined_significance as combined_significance
+from diffdeblend.segment.threshold import detect_threshold as detect_threshold
 from diffdeblend.segment.validate_children import Validation as Validation

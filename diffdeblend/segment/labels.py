@@ -4,39 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy.ndimage import find_objects
 
+from diffdeblend.segment.boxes import BoundingBox, Segment, ends
 from diffdeblend.segment.dilate import dilate, footprint_of
-
-# Tables over all labels up to the largest; beyond that many times the pixels they are sparse.
-_SPARSE = 4
+from diffdeblend.segment.outlines import Ring, outlines
+from diffdeblend.segment.renumber import Renumbering, is_sparse
 
 
 class NoDetectionsWarning(UserWarning):
     """Nothing was found; the result is empty and of the same type."""
-
-
-class BoundingBox(NamedTuple):
-    """The smallest box around a source, in pixels; the upper ends are not in it."""
-
-    ixmin: int
-    ixmax: int
-    iymin: int
-    iymax: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.iymax - self.iymin, self.ixmax - self.ixmin
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of an image."""
-        return slice(self.iymin, self.iymax), slice(self.ixmin, self.ixmax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +140,7 @@ class LabelImage:
     def _counts(self) -> tuple[Int[np.ndarray, "label"], Int[np.ndarray, "label"]]:
         """The labels and their areas."""
         used = self.data[self.data != 0]
-        if self.max_label > _SPARSE * self.data.size:
+        if is_sparse(self.max_label, self.data.size):
             labels, areas = np.unique(used, return_counts=True)
             return labels, areas
         counts = np.bincount(used, minlength=1)
@@ -200,9 +181,9 @@ class LabelImage:
     def boxes(self) -> Int[np.ndarray, "label 4"]:
         """Of each label the first row, the row after the last, and likewise columns."""
         data = self.data
-        if self.max_label > _SPARSE * self.data.size:
+        if is_sparse(self.max_label, self.data.size):
             data = np.searchsorted(self.labels, data) + (data > 0)
-        found = [(*_ends(box[0]), *_ends(box[1])) for box in find_objects(data) if box is not None]
+        found = [(*ends(box[0]), *ends(box[1])) for box in find_objects(data) if box is not None]
         return np.array(found, dtype=np.int32).reshape(-1, 4)
 
     @cached_property
@@ -228,6 +209,18 @@ class LabelImage:
     def get_segments(self, labels: Any) -> "list[Segment]":
         """Some labels, each by itself."""
         return [Segment(self, int(label)) for label in self.check_labels(labels)]
+
+    @cached_property
+    def polygons(self) -> list[list[Ring]]:
+        """Closed rings around each label, see `outlines`."""
+        return outlines(self.data, self.labels)
+
+    def get_polygon(self, label: int) -> list[Ring]:
+        """Closed rings around one label, see `outlines`."""
+        rows, columns = self.slices[self.get_index(label)]
+        shift = np.array([columns.start, rows.start])
+        rings = outlines(self.data[rows, columns], np.array([label]))[0]
+        return [ring + shift for ring in rings]
 
     @property
     def data_masked(self) -> np.ma.MaskedArray:
@@ -418,88 +411,13 @@ class LabelImage:
             return self
         if numbers.size and int(numbers.max()) > np.iinfo(np.int32).max:
             raise ValueError(f"Labels must be below 2^31; the largest would be {numbers.max()}.")
+        change = Renumbering(self.labels, numbers, self.data.size)
         used = self.data != 0
         data = np.zeros(self.shape, dtype=np.int32)
-        data[used] = self._look_up(numbers, self.data[used])
-        families = {}
-        for parent, children in self.parent_to_deblended_labels.items():
-            new = self._look_up(numbers, children)
-            _, first = np.unique(new, return_index=True)
-            new = new[np.sort(first)]
-            if (new > 0).any():
-                families[parent] = new[new > 0]
-        flags: dict[int, int] = {}
-        for label, bits in self.flags_by_label.items():
-            new_label = int(self._look_up(numbers, np.array([label]))[0])
-            if new_label > 0:
-                flags[new_label] = flags.get(new_label, 0) | bits
-        return replace(self, data=data, parent_to_deblended_labels=families, flags_by_label=flags)
-
-    def _look_up(self, numbers: np.ndarray, labels: np.ndarray) -> Int[np.ndarray, "..."]:
-        """New numbers of labels of this image; of those that are not in it, 0."""
-        if self.n_labels == 0:
-            return np.zeros(labels.shape, np.int32)
-        if self.max_label <= _SPARSE * self.data.size:
-            table = np.zeros(self.max_label + 1, np.int32)
-            table[self.labels] = numbers
-            return np.where(labels <= self.max_label, table[np.minimum(labels, self.max_label)], 0)
-        place = np.minimum(np.searchsorted(self.labels, labels), self.n_labels - 1)
-        return np.where(self.labels[place] == labels, numbers[place], 0).astype(np.int32)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Segment:
-    """One label of an image, with cutouts of its box."""
-
-    image: LabelImage
-    label: int
-
-    def __repr__(self) -> str:
-        return (
-            f"<diffdeblend.segment.Segment>\nlabel: {self.label}\nslices: {self.slices}\n"
-            f"area: {self.area}"
+        data[used] = change(self.data[used])
+        return replace(
+            self,
+            data=data,
+            parent_to_deblended_labels=change.families(self.parent_to_deblended_labels),
+            flags_by_label=change.flags(self.flags_by_label),
         )
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of the smallest box."""
-        return self.image.slices[self.image.get_index(self.label)]
-
-    @property
-    def bbox(self) -> BoundingBox:
-        """The smallest box."""
-        return BoundingBox(*_ends(self.slices[1]), *_ends(self.slices[0]))
-
-    @property
-    def area(self) -> int:
-        """Pixels of the label."""
-        return self.image.get_area(self.label)
-
-    @property
-    def data(self) -> Int[np.ndarray, "y x"]:
-        """The labels in the box, with other labels set to 0."""
-        cutout = self.image.data[self.slices]
-        return np.where(cutout == self.label, cutout, 0)
-
-    @property
-    def data_masked(self) -> np.ma.MaskedArray:
-        """The labels in the box; all but this one are masked."""
-        return self.make_cutout(self.image.data, masked_array=True)
-
-    def make_cutout(self, data: Any, masked_array: bool = False) -> Any:
-        """The box of this label in another image of the same shape.
-
-        - `masked_array`: mask the pixels that are not of this label.
-
-        **Raises:** `ValueError` for another shape.
-        """
-        if np.shape(data) != self.image.shape:
-            raise ValueError(f"`data` needs shape {self.image.shape}; got {np.shape(data)}.")
-        cutout = np.asarray(data)[self.slices]
-        if not masked_array:
-            return cutout
-        return np.ma.masked_array(cutout, mask=self.image.data[self.slices] != self.label)
-
-
-def _ends(along: slice) -> tuple[int, int]:
-    return along.start, along.stop
