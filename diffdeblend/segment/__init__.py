@@ -10,8 +10,8 @@ from diffdeblend.segment.components import drop_small as drop_small
 from diffdeblend.segment.dbscan import DBSCANSegments as DBSCANSegments
 from diffdeblend.segment.dbscan import dbscan_segments as dbscan_segments
 from diffdeblend.segment.dbscan import dbscan_stamps as dbscan_stamps
-from diffdeblend.segment.deblend import DeblendedStamps as DeblendedStamps
 from diffdeblend.segment.deblend import DeblendWarning as DeblendWarning
+from diffdeblend.segment.deblend import DeblendedStamps as DeblendedStamps
 from diffdeblend.segment.deblend import deblend_sources as deblend_sources
 from diffdeblend.segment.deblend import deblend_stamps as deblend_stamps
 from diffdeblend.segment.denclue import attractor_position as attractor_position
@@ -29,6 +29,9 @@ from diffdeblend.segment.smooth import smooth_stamp as smooth_stamp
 from diffdeblend.segment.sources import StampLabels as StampLabels
 from diffdeblend.segment.sources import detect_sources as detect_sources
 from diffdeblend.segment.sources import detect_stamps as detect_stamps
+from diffdeblend.segment.steps import DeblendSteps as DeblendSteps
+from diffdeblend.segment.steps import deblend_steps as deblend_steps
 from diffdeblend.segment.threshold import combined_significance as combined_significance
 from diffdeblend.segment.threshold import detect_threshold as detect_threshold
 from diffdeblend.segment.validate_children import Validation as Validation
+from diffdeblend.segment.watershed import watershed as watershed

@@ -7,11 +7,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffdeblend.segment.bits import LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.levels import MODES
-from diffdeblend.segment.relabel import LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED, deblend_stack
-from diffdeblend.segment.sources import Backend, check_connectivity, check_count
-from diffdeblend.segment.split import Settings
+from diffdeblend.segment.relabel import Split, deblend_stack
+from diffdeblend.segment.sources import Backend, check_connectivity, check_count, on_host
+from diffdeblend.segment.split import Settings, split_sources
+from diffdeblend.segment.split_on_device import split_on_device
 
 Mode = Literal["exponential", "linear", "sinh"]
 ContrastMethod = Literal["basin", "saddle"]
@@ -118,12 +120,13 @@ def deblend_image(
     backend: Backend = "auto",
 ) -> LabelImage:
     """`deblend_sources` once its arguments are known to be good."""
-    image = pixel_values(image, 2)
+    image, split = pixel_values(image, 2), _split_on(backend)
     if segment_image.n_labels == 0:
         return segment_image
     if settings.contrast == 1:
         return segment_image.relabel_consecutive() if relabel else segment_image
-    made = deblend_stack(image[None], segment_image.data[None], settings, chosen, relabel)
+    stack, before = image[None], segment_image.data[None]
+    made = deblend_stack(stack, before, settings, chosen, relabel, split)
     split = np.flatnonzero(made.count > 1)
     family = {
         int(made.label[row]): made.numbers[row] + np.arange(made.count[row], dtype=np.int32)
@@ -171,7 +174,7 @@ def deblend_stamps(
             f"got {before.dtype} of shape {before.shape}."
         )
     settings = check_settings(n_pixels, n_levels, contrast, mode, connectivity, contrast_method)
-    made = deblend_stack(stack, before, settings, None, True)
+    made = deblend_stack(stack, before, settings, None, True, _split_on(backend))
     n_labels = np.bincount(made.stamp, made.count, len(stack)).astype(np.int32)
     parents = np.zeros((len(stack), int(n_labels.max(initial=0))), np.int32)
     flags = np.zeros_like(parents)
@@ -225,6 +228,10 @@ def pixel_values(data: Any, n_axes: int) -> Float[np.ndarray, "..."]:
     if values.dtype in (np.float32, np.float64):
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     return values.astype(np.float32 if values.dtype == np.float16 else np.float64)
+
+
+def _split_on(backend: Backend) -> Split:
+    return split_sources if on_host(backend) else split_on_device
 
 
 def _warn(label: np.ndarray, bits: np.ndarray) -> None:

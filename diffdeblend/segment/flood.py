@@ -34,20 +34,30 @@ def flood(
     # The level at which the hill of each top is entered: at once where a marker is on top.
     level = np.full(len(value), np.inf, value.dtype)
     hills = np.flatnonzero(markers[top[free]] == 0)
-    entry = np.arange(len(value), dtype=np.int32)
+    # Of each hill the pixel that is reached first, and from which one outside.
+    door, outside = np.zeros((2, len(value)), np.int32)
     if hills.size:
-        _enter_hills(value, near[:, hills], free[hills], top, level, entry)
+        _enter_hills(value, near[:, hills], free[hills], top, level, door, outside)
     own = level[top[free]]
     reached = value.copy()
     reached[free] = np.minimum(value[free], own)
     at_once = np.zeros(len(value), bool)
     at_once[free[hills]] = value[free[hills]] >= own[hills]
+    # A door that is the pass itself may be open to several sides: it chooses as any other pixel.
+    doors = door[np.unique(top[free[hills]])]
+    doors = doors[at_once[doors]]
+    passes = doors[value[doors] == level[top[doors]]]
+    at_once[passes] = False
     target = np.arange(len(value), dtype=np.int32)
     # What is taken at once from a pass is not asked where a pixel can choose: else two equally
     # high pixels may point at each other.
     target[free] = _first_reached(reached, ~at_once, near)
+    stuck = passes[reached[target[passes]] <= value[passes]]
+    target[stuck] = outside[top[stuck]]
     taken = np.flatnonzero(at_once)
-    target[taken] = entry[top[taken]]
+    target[taken] = door[top[taken]]
+    open_doors = doors[at_once[doors]]
+    target[open_doors] = outside[top[open_doors]]
     return markers[follow(target)]
 
 
@@ -89,27 +99,27 @@ def _enter_hills(
     rows: np.ndarray,
     top: np.ndarray,
     level: np.ndarray,
-    entry: np.ndarray,
+    door: np.ndarray,
+    outside: np.ndarray,
 ) -> None:
-    """Writes the level at which hills without a marker are entered, and the pixel it is from.
+    """Writes the level at which hills without a marker are entered, the pixel, and where from.
 
     `rows` are the pixels of those hills, `near` their neighbours. The best of the worst passes on
     the way from a marker, by Bellman and Ford's rounds on the hills.
     """
     hill = top[rows]
     level[hill] = -np.inf
+    door[hill] = outside[hill] = hill
     direction, pixel = np.nonzero(top[near] != hill)
-    outside = near[direction, pixel]
-    passes = np.minimum(value[rows[pixel]], value[outside])
-    inner = hill[pixel]
-    order = np.argsort(inner, kind="stable")
-    inner, outside, passes = inner[order], outside[order], passes[order]
-    outer = top[outside]
-    if inner.size == 0:
+    if pixel.size == 0:
         return
-    starts = np.flatnonzero(np.diff(inner, prepend=-1))
-    counts = np.diff(starts, append=len(inner))
-    hills = inner[starts]
+    order = np.argsort(hill[pixel], kind="stable")
+    inside, beyond = rows[pixel[order]], near[direction[order], pixel[order]]
+    passes = np.minimum(value[inside], value[beyond])
+    outer = top[beyond]
+    starts = np.flatnonzero(np.diff(top[inside], prepend=-1))
+    counts = np.diff(starts, append=len(inside))
+    hills = top[inside[starts]]
     while True:
         over = np.minimum(passes, level[outer])
         best = np.maximum.reduceat(over, starts)
@@ -120,4 +130,4 @@ def _enter_hills(
         winners = np.flatnonzero(over == np.repeat(best, counts))
         first = winners[np.searchsorted(winners, starts[gains])]
         level[hills[gains]] = best[gains]
-        entry[hills[gains]] = outside[first]
+        door[hills[gains]], outside[hills[gains]] = inside[first], beyond[first]

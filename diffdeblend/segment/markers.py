@@ -29,6 +29,8 @@ def find_markers(
 
     - `least_flux`: parts must also hold more light than this above their level ('saddle').
     """
+    if len(pixels.place) == 0:
+        return np.zeros(0, np.int32)
     hill, n_hills = _numbered(ascent(pixels.value, pixels.neighbours))
     above = count_levels_below(pixels.value, pixels.parent, levels)
     n_levels = levels.shape[1]

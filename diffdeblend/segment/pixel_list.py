@@ -39,8 +39,9 @@ def list_pixels(
     parent: Int[np.ndarray, "pixel"],
     shape: tuple[int, int, int],
     connectivity: int,
+    least_peaks: int = 2,
 ) -> PixelList:
-    """The list of those pixels of parents that have more than one local maximum.
+    """The list of the pixels of those parents that have at least so many local maxima.
 
     Parents with one cannot come apart; most are such, and are gone before anything costs time.
 
@@ -61,7 +62,7 @@ def list_pixels(
         is_peak[other[touches & ~higher]] = False
         other[~touches] = len(place)
     n_peaks = np.bincount(parent[is_peak], minlength=1)
-    rows = np.flatnonzero((n_peaks > 1)[parent])
+    rows = np.flatnonzero((n_peaks >= least_peaks)[parent])
     new = np.full(len(place) + 1, -1, np.int32)
     new[rows] = own = np.arange(len(rows), dtype=np.int32)
     half = len(forward)

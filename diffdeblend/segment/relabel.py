@@ -1,17 +1,16 @@
 """The labels of a stack of stamps before and after sources came apart. An image is one stamp."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffdeblend.segment.split import Settings, split_sources
+from diffdeblend.segment.bits import DEBLENDED, LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED
+from diffdeblend.segment.split import Parts, Settings, split_sources
 
-# Bits of `LabelImage.flags`; the first three have photutils' values.
-DEBLENDED = 32
-LOW_MINIMUM = 64
-MANY_MARKERS = 128
-NOT_CONNECTED = 1 << 20
+# Sources of a list of pixels to their parts, in the arguments of `split_sources`.
+Split = Callable[..., Parts]
 
 
 class Deblended(NamedTuple):
@@ -34,6 +33,7 @@ def deblend_stack(
     settings: Settings,
     chosen: np.ndarray | None,
     relabel: bool,
+    split: Split = split_sources,
 ) -> Deblended:
     """Take sources apart: all of at least twice the pixels, or those `chosen` labels of them."""
     flat = np.flatnonzero(before.reshape(-1))
@@ -55,7 +55,6 @@ def deblend_stack(
     used = np.flatnonzero(parent >= 0)
     place, parent = flat[used], parent[used]
     value = stack.reshape(-1)[place]
-    split = split_sources
     parts = split(place, value, parent, len(order), before.shape, settings)
     bits = np.zeros(len(label), np.int32)
     bits[order] = (
