@@ -7,7 +7,12 @@ import pytest
 from numpy.polynomial import legendre
 from scipy.interpolate import RegularGridInterpolator
 
-from diffdeblend.background import ConstantBackground, MeshBackground, PolynomialBackground
+from diffdeblend.background import (
+    ConstantBackground,
+    MeshBackground,
+    PolynomialBackground,
+    SplineBackground,
+)
 from diffdeblend.components import PointSource
 from diffdeblend.grid import FIT, STANDARD, make_grid
 from diffdeblend.psf import GaussianPSF
@@ -24,6 +29,7 @@ BACKGROUNDS = {
     "polynomial of degree 0": lambda: PolynomialBackground(RANDOM.normal(size=(2, 1))),
     "polynomial of degree 3": lambda: PolynomialBackground(RANDOM.normal(size=(2, 10))),
     "mesh": lambda: MeshBackground(NODES),
+    "spline": lambda: SplineBackground(NODES, (3, 3)),
 }
 every_background = pytest.mark.parametrize("make", BACKGROUNDS.values(), ids=BACKGROUNDS)
 

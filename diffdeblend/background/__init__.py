@@ -1,6 +1,7 @@
 """The sky under the sources: models of it, one file a family, and what measures it."""
 
 from diffdeblend.background.background_map import BackgroundMap as BackgroundMap
+from diffdeblend.background.local import local_background as local_background
 from diffdeblend.background.mesh import estimate_background as estimate_background
 from diffdeblend.background.models import AbstractBackground as AbstractBackground
 from diffdeblend.background.models import ConstantBackground as ConstantBackground
@@ -9,3 +10,8 @@ from diffdeblend.background.models import PolynomialBackground as PolynomialBack
 from diffdeblend.background.skewness import SkewnessBackground as SkewnessBackground
 from diffdeblend.background.skewness import skewness_background as skewness_background
 from diffdeblend.background.skewness import stamp_skewness_background as stamp_skewness_background
+from diffdeblend.background.source_masked import SourceFreeBackground as SourceFreeBackground
+from diffdeblend.background.source_masked import source_free_background as source_free_background
+from diffdeblend.background.spline import SplineBackground as SplineBackground
+from diffdeblend.background.stamp import StampBackground as StampBackground
+from diffdeblend.background.stamp import stamp_background as stamp_background

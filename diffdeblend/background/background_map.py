@@ -61,12 +61,12 @@ class BackgroundMap:
     @property
     def background_median(self) -> Any:
         """Median of the mesh: one number, or one for each stamp."""
-        return np.median(self.background_mesh, axis=(-2, -1))[()]
+        return _median(self.background_mesh)
 
     @property
     def background_rms_median(self) -> Any:
         """Median of the mesh of the scatter."""
-        return np.median(self.background_rms_mesh, axis=(-2, -1))[()]
+        return _median(self.background_rms_mesh)
 
     @property
     def n_pixels_map(self) -> Int[np.ndarray, "*stack y x"]:
@@ -119,8 +119,8 @@ class BackgroundMap:
         out = np.empty(self.shape, dtype or mesh.dtype)
         matrix_y, matrix_x = self.matrices
         # About the middle, so that single precision keeps the digits of small differences. Not in
-        # double: scipy's splines sum to one within 5e-8 only, and the map is to be scipy's.
-        middle = np.median(mesh, axis=(-2, -1), keepdims=True) * (mesh.dtype.itemsize < 8)
+        # double: scipy's splines of six nodes sum to one within 5e-8, and the map is to be scipy's.
+        middle = _median(mesh)[..., None, None] * (mesh.dtype.itemsize < 8)
         low = mesh.min(axis=(-2, -1), keepdims=True)
         high = mesh.max(axis=(-2, -1), keepdims=True)
         along = np.matmul(mesh - middle, matrix_x.T)
@@ -147,3 +147,8 @@ class BackgroundMap:
             step = max(1, _BLOCK // (self.shape[1] * self.shape[2]))
             for first in range(0, self.shape[0], step):
                 yield slice(first, first + step), slice(None)
+
+
+def _median(mesh: Any) -> Any:
+    """Of each mesh; numpy's median over two axes fails where there is no stamp."""
+    return np.median(mesh.reshape(*mesh.shape[:-2], mesh.shape[-2] * mesh.shape[-1]), axis=-1)

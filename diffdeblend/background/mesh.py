@@ -1,9 +1,10 @@
 """The sky of an image or of a stack of stamps from clipped statistics in boxes."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from diffdeblend.background.background_map import BackgroundMap
 from diffdeblend.background.mesh_repair import fill_holes, filter_mesh
 from diffdeblend.background.sorted_rows import LEVELS, SCATTERS, KeptRows, clip_rows
+from diffdeblend.background.stamp import box_statistics
 from diffdeblend.background.threads import in_threads
 
 # Pixels that are sorted at a time: their running sums take 16 MB in double precision.
@@ -49,7 +51,8 @@ def estimate_background(
     - `mask`: true where there is light of sources or a bad pixel; the sky there is interpolated.
     - `coverage_mask`: true where the detector did not look; the maps are `fill_value` there.
     - `exclude_percentile`: a box of which more than so many percent are masked, clipped, or outside
-        the image is excluded. Stamps of a stack that would lose all boxes keep those with any pixel.
+        the image is excluded. A stamp of a stack that would lose all boxes keeps those with any
+        pixel.
     - `filter_size`: window of the median filter of the mesh, odd, in boxes; 1 for none.
     - `filter_threshold`: filter only boxes whose level is above it.
     - `sigma`, `max_iterations`: of the clipping; `sigma=None` for none, `max_iterations=None` for
@@ -68,17 +71,13 @@ def estimate_background(
     ??? cite
         Bertin & Arnouts (1996), section 7.1.
     """
-    settings = _Settings(
-        sigma, max_iterations, _named("estimator", estimator, LEVELS),
-        _named("rms_estimator", rms_estimator, SCATTERS),
-    )  # fmt: skip
-    data, mask, unit = _open(data, mask)
+    data, mask, unit = plain_values(data, mask)
     if data.ndim not in (2, 3) or 0 in data.shape[-2:]:
         raise ValueError(f"`data` needs shape (y, x) or (stamp, y, x); got {data.shape}.")
-    mask = _mask("mask", mask, data.shape)
-    coverage = _mask("coverage_mask", coverage_mask, data.shape)
-    given = np.array(_pair("box_size", box_size))
-    box = tuple(int(n) for n in np.minimum(given, data.shape[-2:]))
+    mask = check_mask("mask", mask, data.shape)
+    coverage = check_mask("coverage_mask", coverage_mask, data.shape)
+    given = _pair("box_size", box_size)
+    box = min(given[0], data.shape[-2]), min(given[1], data.shape[-1])
     window = _pair("filter_size", filter_size)
     if not all(n % 2 for n in window):
         raise ValueError(f"`filter_size` must be odd; got {filter_size!r}.")
@@ -91,6 +90,9 @@ def estimate_background(
     if backend not in ("auto", "jax", "host"):
         raise ValueError(f'`backend` must be "auto", "jax" or "host"; got {backend!r}.')
 
+    check_name("estimator", estimator, LEVELS)
+    check_name("rms_estimator", rms_estimator, SCATTERS)
+    settings = _Settings(sigma, max_iterations, estimator, rms_estimator)
     hidden = mask if coverage is None else coverage if mask is None else mask | coverage
     stack = data if data.ndim == 3 else data[None]
     hidden_stack = hidden if hidden is None or hidden.ndim == 3 else hidden[None]
@@ -101,12 +103,13 @@ def estimate_background(
         warnings.warn("`data` has values that are not finite; they are masked.", stacklevel=2)
     enough = (1 - exclude_percentile / 100) * box[0] * box[1]
     excluded = (kept < enough) | (kept == 0)
-    crowded = excluded & (used >= enough) & (used > 0)
+    # Too few in the image or outside the mask is what the caller knows; this he does not.
+    crowded = excluded & (used >= enough) & (kept < (1 - exclude_percentile / 100) * used)
     empty = excluded.all(axis=(1, 2))
     if data.ndim == 2 and empty[0]:
         raise ValueError(
-            f"No box of {box} pixels has {enough:g} of them left after masking and clipping: give a "
-            f"larger `exclude_percentile` than {exclude_percentile:g}, or another `mask`."
+            f"No box of {box} pixels has {enough:g} of them left after masking and clipping: give "
+            f"a larger `exclude_percentile` than {exclude_percentile:g}, or another `mask`."
         )
     # A stamp has no neighbour to borrow from: its crowded boxes are better than none.
     holes = excluded & ~(empty[:, None, None] & (kept > 0))
@@ -148,12 +151,11 @@ def estimate_background(
     return whole
 
 
-class _Settings:
-    def __init__(
-        self, sigma: float | None, max_iterations: int | None, level: Any, scatter: Any
-    ) -> None:
-        self.sigma, self.max_iterations = sigma, max_iterations
-        self.level, self.scatter = level, scatter
+class _Settings(NamedTuple):
+    sigma: float | None
+    max_iterations: int | None
+    estimator: Estimator
+    rms_estimator: Estimator
 
 
 def _on_host(
@@ -180,8 +182,8 @@ def _on_host(
         clipped = clip_rows(pixels, settings.sigma, settings.max_iterations)
         target = (stamps, down, across)
         shape = level[target].shape
-        level[target] = settings.level(clipped).reshape(shape)
-        scatter[target] = settings.scatter(clipped).reshape(shape)
+        level[target] = estimated(settings.estimator, LEVELS, clipped).reshape(shape)
+        scatter[target] = estimated(settings.rms_estimator, SCATTERS, clipped).reshape(shape)
         kept[target] = clipped.n.reshape(shape)
         used[target] = clipped.n_used.reshape(shape)
         return bool(np.any(clipped.n_used < unmasked))
@@ -193,11 +195,26 @@ def _on_host(
 def _on_device(
     stack: np.ndarray, hidden: np.ndarray | None, box: tuple[int, int], settings: _Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    raise NotImplementedError
+    """As `_on_host`, in JAX; in its precision."""
+    good = np.ones(stack.shape, bool) if hidden is None else ~hidden
+    statistics = partial(
+        box_statistics,
+        box=box,
+        sigma=settings.sigma,
+        max_iterations=settings.max_iterations,
+        estimator=settings.estimator,
+        rms_estimator=settings.rms_estimator,
+    )
+    found = jax.device_get(jax.vmap(statistics)(stack, good))
+    # What comes from the device may not be written to.
+    level, scatter, kept, used = (np.array(values) for values in found)
+    return level, scatter, kept, used, bool(used.sum() < np.count_nonzero(good))
 
 
-def _parts(n_stamps: int, shape: tuple[int, int], box: tuple[int, int]) -> Any:
-    """Slices over stamps and boxes, with the size of these boxes: the full ones, and what is left."""
+def _parts(
+    n_stamps: int, shape: tuple[int, int], box: tuple[int, int]
+) -> Iterator[tuple[slice, slice, slice, int, int]]:
+    """Slices over stamps and boxes, with the size of these: the full ones, and what is left."""
     strips = [
         [(0, n // b, b)] * (n >= b) + [(n // b, n // b + 1, n % b)] * (n % b > 0)
         for n, b in zip(shape, box, strict=True)
@@ -223,7 +240,7 @@ def _boxes(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return rows.copy() if np.shares_memory(rows, pixels) else rows
 
 
-def _open(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
+def plain_values(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
     """Plain floats, the mask and the unit."""
     unit = getattr(data, "unit", None)
     if hasattr(data, "uncertainty"):
@@ -241,7 +258,7 @@ def _open(data: Any, mask: Any) -> tuple[np.ndarray, Any, Any]:
     return values.astype(values.dtype.newbyteorder("="), copy=False), mask, unit
 
 
-def _mask(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+def check_mask(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if mask is None:
         return None
     mask = np.asarray(mask)
@@ -259,11 +276,14 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[-1])
 
 
-def _named(
-    name: str, given: Estimator, known: dict[str, Callable[[KeptRows], np.ndarray]]
-) -> Callable[[KeptRows], np.ndarray]:
-    if callable(given):
-        return lambda rows: np.asarray(given(rows.with_nan(), axis=1))
-    if given not in known:
+def check_name(name: str, given: Estimator, known: Mapping[str, Any]) -> None:
+    if not callable(given) and given not in known:
         raise ValueError(f"`{name}` must be a function or one of {sorted(known)}; got {given!r}.")
-    return known[given]
+
+
+def estimated(
+    given: Estimator, known: Mapping[str, Callable[[KeptRows], np.ndarray]], rows: KeptRows
+) -> np.ndarray:
+    if callable(given):
+        return np.asarray(given(rows.with_nan(), axis=1))
+    return known[given](rows)

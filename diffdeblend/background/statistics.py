@@ -45,10 +45,10 @@ def clip(
     values = jax.lax.stop_gradient(values)
     good = good & jnp.isfinite(values)
     # A sum of zero values far from zero would lose the digits that differ.
-    centre = _median_of_sorted(jnp.sort(jnp.where(good, values, jnp.inf)), jnp.sum(good))
+    ordered = jnp.sort(jnp.where(good, values, jnp.inf))
+    centre = _median_of_sorted(ordered, jnp.sum(good))
     centre = jnp.where(jnp.isfinite(centre), centre, 0)
-    shifted = jnp.where(good, values - centre, jnp.inf)
-    ordered = jnp.sort(shifted)
+    shifted, ordered = jnp.where(good, values - centre, jnp.inf), ordered - centre
 
     def again(state: tuple) -> Array:
         _, _, _, changed, passes = state
