@@ -10,8 +10,8 @@ from diffdeblend.segment.components import drop_small as drop_small
 from diffdeblend.segment.dbscan import DBSCANSegments as DBSCANSegments
 from diffdeblend.segment.dbscan import dbscan_segments as dbscan_segments
 from diffdeblend.segment.dbscan import dbscan_stamps as dbscan_stamps
-from diffdeblend.segment.deblend import DeblendWarning as DeblendWarning
 from diffdeblend.segment.deblend import DeblendedStamps as DeblendedStamps
+from diffdeblend.segment.deblend import DeblendWarning as DeblendWarning
 from diffdeblend.segment.deblend import deblend_sources as deblend_sources
 from diffdeblend.segment.deblend import deblend_stamps as deblend_stamps
 from diffdeblend.segment.denclue import attractor_position as attractor_position
