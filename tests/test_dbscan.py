@@ -151,11 +151,24 @@ def test_nothing_is_an_empty_result():
         dbscan_segments(np.full((7, 9), np.nan), 1.0)
 
 
+def spiral(size=33):
+    """A long way through few pixels: the worst case for labels that are handed on."""
+    turn = np.linspace(0, 7 * np.pi, 4000)
+    radius = (size - 2) / 2 * turn / turn[-1]
+    image = np.zeros((size, size), np.float32)
+    places = (size // 2 + radius * np.sin(turn), size // 2 + radius * np.cos(turn))
+    image[tuple(np.rint(place).astype(int) for place in places)] = 9000
+    assert 0.2 < (image > 0).mean() < 0.6
+    return image
+
+
 @pytest.mark.parametrize(("eps", "norm", "K"), [(1.5, "sum", 3.4), (2.7, "mean", 1.03)])
 def test_stamps_on_the_device_and_on_the_host(eps, norm, K):
     stack = crowded_field((120, 132), 80, seed=8).reshape(3, 40, 4, 33).swapaxes(1, 2)
     stack = np.ascontiguousarray(stack.reshape(12, 40, 33))
     stack[4] = 0
+    stack[5, :33] = spiral()
+    stack[5, 33:] = 0
     options = {"eps": eps, "norm": norm, "K": K, "min_size": 9}
     level = 1050 + 2.0 * np.arange(12)
     host = dbscan_stamps(stack, level, backend="host", **options)
@@ -163,25 +176,11 @@ def test_stamps_on_the_device_and_on_the_host(eps, norm, K):
     assert_array_equal(host.labels, device.labels)
     assert_array_equal(host.n_labels, device.n_labels)
     assert host.n_labels[4] == 0
+    assert host.n_labels[5] == 1
     for k in (0, 7, 11):
         alone = dbscan_segments(stack[k], np.float32(level[k]), **options).labels
         assert alone.n_labels > 1
         assert_array_equal(alone.data, host.labels[k])
-
-
-def test_a_spiral_is_one_cluster_on_the_device():
-    spiral = np.zeros((33, 33), np.float32)
-    turn = np.linspace(0, 7 * np.pi, 4000)
-    radius = 15.5 * turn / turn[-1]
-    spiral[
-        np.rint(16 + radius * np.sin(turn)).astype(int),
-        np.rint(16 + radius * np.cos(turn)).astype(int),
-    ] = 1
-    assert spiral.mean() < 0.6
-    found = dbscan_stamps(spiral[None], 0.5, K=None, min_size=1, backend="jax")
-    expected, n = label(spiral, np.ones((3, 3)))
-    assert_array_equal(found.labels[0], expected)
-    assert found.n_labels[0] == n
 
 
 def test_points_of_groups_do_not_see_each_other():
