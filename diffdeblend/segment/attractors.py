@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter1d, maximum_filter
 from scipy.spatial import KDTree
 
 from diffdeblend.segment.cluster_points import cluster_points
@@ -131,9 +131,12 @@ def _laplace_maxima(windows: Windows, sigma: float, gl_th_rel: float) -> np.ndar
         raise ValueError(f"`sigma` must be positive; got {sigma}.")
     if not 0 <= gl_th_rel < 1:
         raise ValueError(f"`gl_th_rel` must be at least 0 and below 1; got {gl_th_rel}.")
-    widths = (0, sigma, sigma)
-    laplace = -gaussian_filter(windows.light, widths, (0, 2, 0), mode="constant")
-    laplace -= gaussian_filter(windows.light, widths, (0, 0, 2), mode="constant")
+    laplace = np.zeros(windows.light.shape, windows.light.dtype)
+    for orders in ((0, 2), (2, 0)):
+        part = windows.light
+        for axis, order in zip((1, 2), orders, strict=True):
+            part = gaussian_filter1d(part, sigma, axis, order, mode="constant")
+        laplace -= part
     inside = np.zeros(laplace.shape, bool)
     inside.ravel()[windows.slot] = True
     laplace = np.where(inside, laplace, -np.inf)

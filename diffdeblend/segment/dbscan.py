@@ -194,7 +194,7 @@ def _clusters(image, active, density, eps, norm, method, buffer_size) -> np.ndar
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     if method == "dbscan_binned":
         footprint = np.ones(y.shape, bool)
-        core = active & (box_density(image, active, footprint, norm) >= density)
+        core = active & (box_density(image, active, reach, norm) >= density)
         return link_pixels(core, active, footprint)
     place = np.argwhere(active)
     light = image[active].astype(float)

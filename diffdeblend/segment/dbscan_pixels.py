@@ -15,17 +15,17 @@ _NONE = np.iinfo(np.int32).max
 def box_density(
     light: Float[np.ndarray, "y x"],
     active: Bool[np.ndarray, "y x"],
-    footprint: Bool[np.ndarray, "k k"],
+    reach: int,
     norm: str,
 ) -> Float[np.ndarray, "y x"]:
-    """Light of the active pixels around each: their sum, or by active pixel, or by footprint area.
+    """Light of the active pixels in the box of 2 `reach` + 1 around each.
 
-    - `norm`: "sum", "mean" or "area".
+    - `norm`: its "sum", the "mean" of the active pixels, or the sum by "area" of the box.
     """
-    total = _shifted_sum(np.where(active, light, 0), footprint)
+    total = _box_sum(np.where(active, light, 0), reach)
     if norm == "mean":
-        return total / np.maximum(_shifted_sum(active.astype(total.dtype), footprint), 1)
-    return total / np.count_nonzero(footprint) if norm == "area" else total
+        return total / np.maximum(_box_sum(active.astype(total.dtype), reach), 1)
+    return total / (2 * reach + 1) ** 2 if norm == "area" else total
 
 
 def link_pixels(
@@ -51,16 +51,17 @@ def link_pixels(
     return labels
 
 
-def _shifted_sum(image: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    reach = len(footprint) // 2
+def _box_sum(image: np.ndarray, reach: int) -> np.ndarray:
+    """Sum over a box, row by row and then column by column, as on the device."""
     padded = np.pad(image, reach)
-    if footprint.all():
-        rows = sum(padded[d : d + image.shape[0]] for d in range(len(footprint)))
-        return np.asarray(sum(rows[:, d : d + image.shape[1]] for d in range(len(footprint))))
     height, width = image.shape
-    return np.asarray(
-        sum(padded[dy : dy + height, dx : dx + width] for dy, dx in np.argwhere(footprint))
-    )
+    rows = np.zeros((height, padded.shape[1]), image.dtype)
+    for d in range(2 * reach + 1):
+        rows += padded[d : d + height]
+    total = np.zeros(image.shape, image.dtype)
+    for d in range(2 * reach + 1):
+        total += rows[:, d : d + width]
+    return total
 
 
 def _link_far(core: np.ndarray, footprint: np.ndarray) -> np.ndarray:
