@@ -114,8 +114,7 @@ def estimate_background(
     # A stamp has no neighbour to borrow from: its crowded boxes are better than none.
     holes = excluded & ~(empty[:, None, None] & (kept > 0))
     level[holes], scatter[holes] = np.nan, np.nan
-    for stamp in np.flatnonzero(holes.any(axis=(1, 2))):
-        level[stamp], scatter[stamp] = fill_holes(level[stamp]), fill_holes(scatter[stamp])
+    level, scatter = fill_holes(level), fill_holes(scatter)
     smooth, smooth_scatter = filter_mesh(level, window), filter_mesh(scatter, window)
     if filter_threshold is not None:
         bright = level > filter_threshold

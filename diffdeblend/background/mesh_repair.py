@@ -11,22 +11,36 @@ _SCIPY_IS_RIGHT = 6
 NEIGHBOURS = 10
 
 
-def fill_holes(mesh: Float[np.ndarray, "my mx"]) -> Float[np.ndarray, "my mx"]:
+def fill_holes(meshes: Float[np.ndarray, "stamp my mx"]) -> Float[np.ndarray, "stamp my mx"]:
     """Boxes that are NaN from the 10 nearest others, weighted by inverse distance in boxes.
 
     Of boxes equally far away the k-d tree chooses; its leaves are those of photutils, so that the
-    choice is too. With none to fill from, unchanged.
+    choice is too. A mesh with none to fill from stays as it is.
     """
-    hole = np.isnan(mesh)
-    if not hole.any() or hole.all():
-        return mesh
-    places, values = np.argwhere(~hole), mesh[~hole].astype(float)
-    distance, near = KDTree(places, leafsize=10).query(np.argwhere(hole), k=NEIGHBOURS)
-    # With fewer boxes than asked for, the rest is infinitely far away.
-    weight = 1 / distance
-    filled = mesh.copy()
-    near = np.minimum(near, len(values) - 1)
-    filled[hole] = (weight * values[near]).sum(axis=1) / weight.sum(axis=1)
+    hole = np.isnan(meshes)
+    some = np.flatnonzero(hole.any(axis=(1, 2)) & ~hole.all(axis=(1, 2)))
+    if not some.size:
+        return meshes
+    filled = meshes.copy()
+    shape = meshes.shape[1:]
+    if shape[0] * shape[1] <= NEIGHBOURS + 1:
+        # All others count: all stamps at once.
+        y, x = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+        distance = np.hypot(y[:, None] - y, x[:, None] - x)
+        np.fill_diagonal(distance, np.inf)
+        here = hole[some].reshape(len(some), -1)
+        values = np.where(here, 0, meshes[some].reshape(here.shape).astype(float))
+        level = (values @ (1 / distance)) / np.maximum(~here @ (1 / distance), 1e-300)
+        filled[some] = np.where(here, level, values).reshape(-1, *shape)
+        return filled
+    for stamp in some:
+        mesh, gap = meshes[stamp], hole[stamp]
+        places, values = np.argwhere(~gap), mesh[~gap].astype(float)
+        distance, near = KDTree(places, leafsize=10).query(np.argwhere(gap), k=NEIGHBOURS)
+        # With fewer boxes than asked for, the rest is infinitely far away.
+        weight = 1 / distance
+        near = np.minimum(near, len(values) - 1)
+        filled[stamp][gap] = (weight * values[near]).sum(axis=1) / weight.sum(axis=1)
     return filled
 
 

@@ -191,7 +191,7 @@ class _Found(NamedTuple):
 
 def _symmetric(ordered: Any, n: Any, reach: float | None, least: float, xp: Any) -> _Found:
     """The window of least skewness. `ordered`: `n` ascending values, then infinities."""
-    # Half of the code of NumPy and JAX is the same here: one text, two libraries.
+    # NumPy and JAX spell all of this alike: one text for both.
     used = xp.arange(ordered.size) < n
     one = xp.maximum(n, 1)
     middle = ordered[n // 2]

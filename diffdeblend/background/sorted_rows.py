@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 
 # What turns a median absolute deviation into a standard deviation of a Gaussian.
 MAD_TO_STD = 1.482602218505602
+# Values in double precision that a core keeps near.
+_IN_CACHE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -116,21 +118,25 @@ def _sums_from_the_middle(
     From the middle outwards, so that an outlier's rounding spoils only sums that contain it.
     """
     n_rows, length = values.shape
-    shifted = np.subtract(values, centre[:, None], dtype=float)
-    if odd.size:
-        shifted[odd] = np.nan_to_num(shifted[odd], nan=0.0)
     middle = length // 2
-    found = []
-    for _ in range(2):
-        sums = np.empty((n_rows, length + 1))
-        sums[:, middle] = 0
-        np.cumsum(shifted[:, middle:], axis=1, out=sums[:, middle + 1 :])
-        below = sums[:, :middle]
-        np.cumsum(shifted[:, :middle][:, ::-1], axis=1, out=below[:, ::-1])
-        np.negative(below, out=below)
-        found.append(sums)
-        shifted *= shifted
-    return found[0], found[1]
+    sums, squares = np.empty((n_rows, length + 1)), np.empty((n_rows, length + 1))
+    bad = np.zeros(n_rows, bool)
+    bad[odd] = True
+    # A few rows at a time: they stay in the cache from one step to the next.
+    step = max(1, _IN_CACHE // length)
+    for start in range(0, n_rows, step):
+        rows = slice(start, start + step)
+        shifted = np.subtract(values[rows], centre[rows, None], dtype=float)
+        if bad[rows].any():
+            np.nan_to_num(shifted, copy=False)
+        for found in (sums[rows], squares[rows]):
+            found[:, middle] = 0
+            np.cumsum(shifted[:, middle:], axis=1, out=found[:, middle + 1 :])
+            below = found[:, :middle]
+            np.cumsum(shifted[:, :middle][:, ::-1], axis=1, out=below[:, ::-1])
+            np.negative(below, out=below)
+            shifted *= shifted
+    return sums, squares
 
 
 def _within(
