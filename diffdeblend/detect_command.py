@@ -83,11 +83,15 @@ def methods_of(chosen: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(
                 f"{option} must be {f'at least {least}' if least else 'positive'}; got {value}."
             )
+    mesh = {
+        "box_size": chosen.mesh,
+        "filter_size": chosen.filter_size,
+        "exclude_percentile": chosen.exclude_percentile,
+        "estimator": chosen.estimator,
+    }
     skies = {
-        "mesh": MeshSky(
-            chosen.mesh, chosen.filter_size, chosen.exclude_percentile, chosen.estimator
-        ),
-        "masked": MeshSky(chosen.mesh, chosen.filter_size, chosen.exclude_percentile, masked=True),
+        "mesh": MeshSky(**mesh),
+        "masked": MeshSky(**mesh, masked=True),
         "skewness": SkewnessSky(),
         "none": NoSky(),
     }

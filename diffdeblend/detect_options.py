@@ -61,15 +61,14 @@ def add_detect(commands: Any) -> None:
     add(
         "--estimator",
         choices=ESTIMATORS,
-        default="sextractor",
-        help="of the level of a box. Default: %(default)s",
+        help="of the level of a box. Default: sextractor; of masked boxes the mean",
     )
     add(
         "--exclude-percentile",
         type=float,
-        default=10.0,
         metavar="P",
-        help="boxes that lose more of their pixels take the sky of others. Default: %(default)s",
+        help="boxes that lose more of their pixels take the sky of others. Default: 10; of masked "
+        "ones 90",
     )
     add = parser.add_argument_group("the sources").add_argument
     add(

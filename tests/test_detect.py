@@ -124,7 +124,12 @@ def test_the_matched_filter_counts_in_its_own_noise(bands):
     empty = bands.image.at[:].set(10 + np.random.default_rng(8).normal(size=bands.image.shape))
     quiet = make_exposure(np.asarray(empty), 1.0, bands.psf)
     filtered = detect(
-        quiet, n_sigma=1, kernel=PSFKernel(), sky=MeshSky(45), segmentation=Threshold(1), deblending=None
+        quiet,
+        n_sigma=1,
+        kernel=PSFKernel(),
+        sky=MeshSky(45),
+        segmentation=Threshold(1),
+        deblending=None,
     )
     significance = (filtered.smoothed / filtered.threshold)[15:-15, 15:-15]
     assert significance.std() == pytest.approx(1, abs=0.1)
@@ -153,7 +158,9 @@ def test_every_step_can_be_another(methods):
     if methods["deblending"] is None:
         assert found.labels is found.parents
     else:
-        pair = np.hypot(*(found.positions[:, None] - [[30.0, 30.0], [37.0, 33.0]]).transpose(2, 0, 1))
+        pair = np.hypot(
+            *(found.positions[:, None] - [[30.0, 30.0], [37.0, 33.0]]).transpose(2, 0, 1)
+        )
         assert (pair.min(axis=0) < 1.5).all()
 
 

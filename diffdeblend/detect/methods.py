@@ -11,6 +11,7 @@ from diffdeblend.background import (
     SkewnessBackground,
     estimate_background,
     skewness_background,
+    source_free_background,
 )
 from diffdeblend.segment import (
     LabelImage,
@@ -67,14 +68,15 @@ class MeshSky:
     """Clipped statistics in boxes, joined by a spline: see `estimate_background`.
 
     - `box_size`: in pixels; larger than the image stands for all of it.
+    - `exclude_percentile`, `estimator`: None for 10 and SExtractor's mode; masked, 90 and the mean.
     - `masked`: mask sources and measure again, so that their faint light does not lift the level:
-        see `source_masked_background`.
+        see `source_free_background`.
     """
 
     box_size: int = 64
     filter_size: int = 3
-    exclude_percentile: float = 10.0
-    estimator: str = "sextractor"
+    exclude_percentile: float | None = None
+    estimator: str | None = None
     rms_estimator: str = "std"
     masked: bool = False
 
@@ -82,10 +84,15 @@ class MeshSky:
         settings: dict[str, Any] = {
             "mask": mask if mask.any() else None,
             "filter_size": self.filter_size,
-            "exclude_percentile": self.exclude_percentile,
             "rms_estimator": self.rms_estimator,
         }
-        made = estimate_background(image, self.box_size, estimator=self.estimator, **settings)
+        for name in ("exclude_percentile", "estimator"):
+            if getattr(self, name) is not None:
+                settings[name] = getattr(self, name)
+        if self.masked:
+            made, _ = source_free_background(image, self.box_size, **settings)
+        else:
+            made = estimate_background(image, self.box_size, **settings)
         return Sky(made.background, made.background_rms, made)
 
 
