@@ -158,7 +158,7 @@ def spiral(size=33):
     image = np.zeros((size, size), np.float32)
     places = (size // 2 + radius * np.sin(turn), size // 2 + radius * np.cos(turn))
     image[tuple(np.rint(place).astype(int) for place in places)] = 9000
-    assert 0.2 < (image > 0).mean() < 0.6
+    assert 0.1 < (image > 0).mean() < 0.3
     return image
 
 

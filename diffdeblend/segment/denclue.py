@@ -22,7 +22,8 @@ from diffdeblend.segment.windows_of_members import window_size
 
 # Beyond that many widths a Gaussian is below 2e-5 of its peak: to end it there changes nothing.
 _ENDLESS = 4.7
-_POINTS = 64
+# Points of a block, where clusters have many, and where they have few.
+_POINTS, _FEW = 64, 8
 # Points of a call: on CPU what is made of them has to fit into the cache (a half of the time).
 _CALL_CPU, _CALL_DEVICE = 2**10, 2**15
 _STEPS = 8
@@ -135,16 +136,19 @@ def _kinds(size, product, group) -> list[tuple[int, bool]]:
 def _blocks(
     rows: np.ndarray, group: np.ndarray, edge: int, listed: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Points in blocks of 64 of one cluster; `(block,)` clusters and `(block, 64)` rows or -1."""
+    """Points in blocks of one cluster; `(block,)` clusters and `(block, point)` rows or -1."""
     owner = group[rows]
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     count = np.diff(np.append(first, len(rows)))
-    n_blocks = -(-count // _POINTS)
+    # Tops of the grid are one or two a cluster: large blocks would be empty.
+    block = _POINTS if len(rows) > 2 * _FEW * len(first) else _FEW
+    n_blocks = -(-count // block)
     base = np.concatenate([[0], np.cumsum(n_blocks)])
     within = np.arange(len(rows)) - np.repeat(first, count)
-    table = np.full((base[-1], _POINTS), -1)
-    table[np.repeat(base[:-1], count) + within // _POINTS, within % _POINTS] = rows
+    table = np.full((base[-1], block), -1)
+    table[np.repeat(base[:-1], count) + within // block, within % block] = rows
     block_group = np.repeat(owner[first], n_blocks)
+    # So many blocks a call that all that is made of them fits the cache, whatever their size.
     points = _CALL_CPU if jax.default_backend() == "cpu" else _CALL_DEVICE
     most = max(1, points * 32 // (_POINTS * edge * (edge if listed else 1)))
     for start in range(0, len(table), most):
