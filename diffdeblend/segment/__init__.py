@@ -12,7 +12,6 @@ from diffdeblend.segment.finder import SourceFinder as SourceFinder
 from diffdeblend.segment.finder import find_sources as find_sources
 from diffdeblend.segment.kernels import make_2dgaussian_kernel as make_2dgaussian_kernel
 from diffdeblend.segment.kernels import psf_kernel as psf_kernel
-from diffdeblend.segment.labels import BoundingBox as BoundingBox
 from diffdeblend.segment.labels import LabelImage as LabelImage
 from diffdeblend.segment.labels import NoDetectionsWarning as NoDetectionsWarning
 from diffdeblend.segment.smooth import smooth as smooth
