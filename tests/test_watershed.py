@@ -8,6 +8,15 @@ from scipy.ndimage import gaussian_filter
 from diffdeblend.segment import watershed
 
 BACKENDS = ("host", "jax")
+
+
+@pytest.fixture(autouse=True)
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
+
+
 # One shape for all: it is compiled once.
 SHAPE = (83, 61)
 
@@ -33,8 +42,7 @@ def test_regions_are_those_of_a_flood_with_a_queue(backend, connectivity):
     flooded = 0
     for seed in range(60, 90 if backend == "host" else 66):
         data, markers, mask = scene(seed, dtype=np.float32)
-        with hasty():
-            found = watershed(data, markers, mask=mask, connectivity=connectivity, backend=backend)
+        found = watershed(data, markers, mask=mask, connectivity=connectivity, backend=backend)
         expected = peer.watershed(-data, markers, mask=mask, connectivity=connectivity // 4)
         np.testing.assert_array_equal(found, expected)
         flooded += np.count_nonzero(found)

@@ -74,7 +74,7 @@ def _highest(value: np.ndarray, near: np.ndarray, rows: np.ndarray) -> np.ndarra
     best, target = value[rows], rows.astype(np.int32)
     half = len(near) // 2
     for direction, other in enumerate(near):
-        seen = value[other]
+        seen = value.take(other)
         better = seen >= best if direction >= half else seen > best
         np.copyto(best, seen, where=better)
         np.copyto(target, other, where=better)
@@ -85,7 +85,7 @@ def _first_reached(reached: np.ndarray, plain: np.ndarray, near: np.ndarray) -> 
     """The neighbour that is reached first."""
     best, best_plain, target = reached[near[0]], plain[near[0]], near[0].copy()
     for other in near[1:]:
-        seen, seen_plain = reached[other], plain[other]
+        seen, seen_plain = reached.take(other), plain.take(other)
         better = (seen > best) | ((seen == best) & (seen_plain >= best_plain))
         np.copyto(best, seen, where=better)
         np.copyto(best_plain, seen_plain, where=better)

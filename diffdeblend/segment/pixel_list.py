@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+_PIECE = 1 << 15
+
 
 class PixelList(NamedTuple):
     """Pixels in raster order, with those that touch them.
@@ -49,18 +51,26 @@ def list_pixels(
     - `shape`: of the stack `(stamp, y, x)`.
     """
     index, where, steps = _index_image(place, shape, connectivity)
-    forward = [index[where + step] for step in steps]
-    del index
     value_or_low = np.append(value, value.dtype.type(-np.inf))
     parent_or_none = np.append(parent, np.int32(-1))
-    is_peak = np.ones(len(place), bool)
-    for other in forward:
-        touches = parent_or_none[other] == parent
-        # Of equal pixels the later one is taken for the higher.
-        higher = value_or_low[other] >= value
-        is_peak &= ~(touches & higher)
-        is_peak[other[touches & ~higher]] = False
-        other[~touches] = len(place)
+    # `take` is a third faster than brackets.
+    forward = np.empty((len(steps), len(place)), np.int32)
+    is_peak = np.ones(len(place) + 1, bool)
+    # In pieces, which stay in the cache from one line to the next.
+    for start in range(0, len(place), _PIECE):
+        piece = slice(start, min(start + _PIECE, len(place)))
+        here, level, owner = where[piece], value[piece], parent[piece]
+        for step, row in zip(steps, forward, strict=True):
+            other = index.take(here + step)
+            touches = parent_or_none.take(other) == owner
+            np.copyto(other, len(place), where=~touches)
+            # Of equal pixels the later one is taken for the higher.
+            higher = value_or_low.take(other) >= level
+            is_peak[piece] &= ~higher
+            is_peak[other[~higher]] = False
+            row[piece] = other
+    is_peak = is_peak[:-1]
+    del index
     n_peaks = np.bincount(parent[is_peak], minlength=1)
     rows = np.flatnonzero((n_peaks >= least_peaks)[parent])
     new = np.full(len(place) + 1, -1, np.int32)
@@ -100,7 +110,7 @@ def _index_image(
 def follow(target: Int[np.ndarray, "pixel"]) -> Int[np.ndarray, "pixel"]:
     """Where each pixel ends up that goes from target to target. No circles but of one."""
     while True:
-        further = target[target]
+        further = target.take(target)
         if np.array_equal(further, target):
             return target
         target = further
