@@ -18,6 +18,7 @@ from diffdeblend.measure.photometry import (
     flux_radius_of,
     kron_of,
 )
+from diffdeblend.measure.windowed import window_reach
 from diffdeblend.measure.windows import Planes
 
 # Bits of an aperture's own flags.
@@ -184,8 +185,12 @@ class ApertureMeasurements:
         failed = found.fallback
         place = np.stack([found.x, found.y], axis=1)
         covariance = np.stack([found.xx, found.xy, found.xy, found.yy], axis=1).reshape(-1, 2, 2)
+        # Without the room to wander.
+        reach = window_reach(self.half_light_radius) - 3
         if self.own.planes.error is None:
             covariance = np.full_like(covariance, np.nan)
+        wrong = self._touches_bad_errors(reach, reach)
+        covariance = np.where(wrong[:, None, None], np.nan, covariance)
         place = np.where(failed[:, None], columns["centroid"], place)
         instead = self.own.centroid_covariance
         return place, np.where(failed[:, None, None], instead, covariance), failed

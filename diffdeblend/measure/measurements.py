@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from diffdeblend.measure import isophotal
 from diffdeblend.measure.flags import FLAGS
+from diffdeblend.measure.local_background import LEAST_PIXELS, local_background_of
 from diffdeblend.measure.outline import perimeter
 from diffdeblend.measure.peak import quadratic_centroids
 from diffdeblend.measure.pixels import SegmentPixels, list_pixels
@@ -64,6 +65,11 @@ class Measurements:
         return self.pixels.only(self._finite & ~self._masked)
 
     @cached_property
+    def lit(self) -> SegmentPixels:
+        """Pixels that are not masked: smoothing bridges what is not finite."""
+        return self.pixels.only(~self._masked)
+
+    @cached_property
     def _empty(self) -> Bool[np.ndarray, "source"]:
         return self.used.count == 0
 
@@ -89,17 +95,17 @@ class Measurements:
     def _light(self) -> isophotal.Weights:
         convolved = self.planes.convolved
         image = self.planes.data if convolved is None else convolved
-        return isophotal.weights(self.used, image, self.boxes)
+        return isophotal.weights(self.lit, image, self.boxes)
 
     @cached_property
     def _centroid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return isophotal.centroids(self.used, self._light)
+        return isophotal.centroids(self.lit, self._light)
 
     @cached_property
     def _raw_covariance(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Along xx, xy and yy, before thin sources are made a pixel wide."""
         total, y, x = self._centroid
-        moments = isophotal.central_moments(self.used, self._light, y, x)
+        moments = isophotal.central_moments(self.lit, self._light, y, x)
         there = np.where(total > 0, total, np.nan)
         return moments[:, 0, 2] / there, moments[:, 1, 1] / there, moments[:, 2, 0] / there
 
@@ -129,11 +135,11 @@ class Measurements:
     @cached_property
     def moments(self) -> Columns:
         _, y, x = self._centroid
-        central = isophotal.central_moments(self.used, self._light, y, x, order=3)
+        central = isophotal.central_moments(self.lit, self._light, y, x, order=3)
         mixed = -central[:, 1, 1]
         inertia = np.stack([central[:, 0, 2], mixed, mixed, central[:, 2, 0]], axis=1)
         return {
-            "moments": isophotal.raw_moments(self.used, self._light),
+            "moments": isophotal.raw_moments(self.lit, self._light),
             "moments_central": central,
             "inertia_tensor": inertia.reshape(-1, 2, 2),
         }
@@ -203,7 +209,10 @@ class Measurements:
         if self.planes.error is None:
             return np.full((self.pixels.n_sources, 2, 2), np.nan)
         _, y, x = self._centroid
-        return isophotal.centroid_covariance(self.used, self._light, self.planes.error, y, x)
+        # What was bridged has no error of its own.
+        known = np.isfinite(self.lit.values(self.planes.data))
+        light = self._light._replace(counted=self._light.counted & known)
+        return isophotal.centroid_covariance(self.lit, light, self.planes.error, y, x)
 
     @cached_property
     def centroid_err(self) -> Columns:
@@ -240,7 +249,18 @@ class Measurements:
 
     @cached_property
     def local_background(self) -> Columns:
-        return {"local_background": np.zeros(self.pixels.n_sources)}
+        return {"local_background": self._sky[0]}
+
+    @cached_property
+    def _sky(self) -> tuple[np.ndarray, np.ndarray]:
+        """Level around each source, and whether it had too few pixels to be known."""
+        n = self.pixels.n_sources
+        if self.local_bkg_width == 0:
+            return np.zeros(n), np.zeros(n, bool)
+        level, n_used = local_background_of(
+            self.planes, self.pixels.stamp, self.boxes, self.local_bkg_width
+        )
+        return self._or_nan(level), n_used < LEAST_PIXELS
 
     @cached_property
     def segment_flags(self) -> Int[np.ndarray, "source"]:
@@ -265,6 +285,7 @@ class Measurements:
             wrong = ~np.isfinite(self.pixels.values(self.planes.error))
             put("non_finite_error", self.pixels.sum(wrong) > 0)
         put("all_masked", self._empty)
+        put("local_bkg_too_few_pixels", self._sky[1])
         return flags
 
     @cached_property

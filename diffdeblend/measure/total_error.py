@@ -19,7 +19,7 @@ def calc_total_error(data: Any, bkg_error: Any, effective_gain: Any) -> Any:
 
     **Raises:** `ValueError` for shapes that differ, negative gains, or units that do not match.
     """
-    units = [getattr(value, "unit", None) for value in (data, bkg_error, effective_gain)]
+    units: list[Any] = [getattr(value, "unit", None) for value in (data, bkg_error, effective_gain)]
     if any(unit is not None for unit in units):
         if any(unit is None for unit in units):
             raise ValueError(

@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import find_objects
 
 # Few, as each compiles a program of its own; larger ones go on by factors of two.
 _SMALLEST = 16
+# Half of all apertures want between 16 and this.
+_MOST_COMMON = 24
 # Pixels of the windows that go through the function together: on CPU as many as its caches hold.
 _PIXELS_ON_CPU, _PIXELS = 2**16, 2**24
 
@@ -23,7 +26,8 @@ class Window(NamedTuple):
     """The surroundings of one source. It lies within the image always; see `cut_window`.
 
     - `data`, `convolved`, `error`, `background`: pixel values, `(h, w)`; what there is no image of
-        is 0, but for `convolved`, which then is `data`. Finite where `good`, else 0.
+        is 0, but for `convolved`, which then is `data`. What is not finite is 0, and what is not
+        `good`; but `convolved` counts where it is not masked.
     - `labels`: of the label image, 0 where no source is.
     - `good`: unmasked and finite in `data`.
     - `label`: that of the source.
@@ -92,7 +96,8 @@ def list_sources(labels: Int[np.ndarray, "stamp y x"]) -> Sources:
         # All numbers differ: one call finds the objects of all stamps.
         boxes = find_objects(np.where(labels > 0, labels + first[:, None, None], 0))
     there = np.array([i for i, box in enumerate(boxes) if box is not None], np.int64)
-    rows = [(b[1].start, b[2].start, b[1].stop, b[2].stop) for b in boxes if b is not None]
+    ends: list[Any] = [box for box in boxes if box is not None]
+    rows = [(b[1].start, b[2].start, b[1].stop, b[2].stop) for b in ends]
     stamp = np.searchsorted(np.cumsum(most), there, side="right")
     return Sources(
         stamp.astype(np.int32),
@@ -119,31 +124,36 @@ def cut_window(
     def cut(plane: Array) -> Array:
         return lax.dynamic_slice(plane, (stamp, y0, x0), (1, *size))[0]
 
-    data = cut(planes.data)
-    good = jnp.isfinite(data)
-    if planes.mask is not None:
-        good &= ~cut(planes.mask)
+    parts = Planes(*(None if plane is None else cut(plane) for plane in planes))
+    return _window(parts, label, y0, x0, shape[1:])
 
-    def clean(plane: Any, default: Array) -> Array:
-        if plane is None:
+
+def _window(parts: Planes, label: Array, y0: Array, x0: Array, shape: tuple[int, int]) -> Window:
+    """The window made of pieces `(h, w)` of the images of `shape`."""
+    data = parts.data
+    shown = jnp.ones(data.shape, bool) if parts.mask is None else ~parts.mask
+    good = jnp.isfinite(data) & shown
+
+    def clean(values: Any, default: Array, used: Array) -> Array:
+        if values is None:
             return default
-        values = cut(plane)
-        return jnp.where(good & jnp.isfinite(values), values, 0)
+        return jnp.where(used & jnp.isfinite(values), values, 0)
 
     data = jnp.where(good, data, 0)
     nothing = jnp.zeros_like(data)
     return Window(
         data=data,
-        convolved=clean(planes.convolved, data),
-        error=clean(planes.error, nothing),
-        background=clean(planes.background, nothing),
-        labels=cut(planes.labels),
+        # Smoothing bridges what is not finite.
+        convolved=clean(parts.convolved, data, shown),
+        error=clean(parts.error, nothing, good),
+        background=clean(parts.background, nothing, good),
+        labels=parts.labels,
         good=good,
         label=jnp.asarray(label),
         x0=x0,
         y0=y0,
-        ny=jnp.int32(shape[1]),
-        nx=jnp.int32(shape[2]),
+        ny=jnp.int32(shape[0]),
+        nx=jnp.int32(shape[1]),
     )
 
 
@@ -164,24 +174,28 @@ def map_windows(
 
     - `function`: of one source, pure; a pytree of arrays. The same object in every call, so that
         its program is found again.
-    - `planes`: arrays of JAX; else each call copies them.
+    - `planes`: on CPU arrays of numpy, else of JAX: others are copied.
     - `boxes`: pixels that the windows have to hold, as in `Sources`; what lies outside the image is
         left out.
     - `arguments`: one row per source. `options`: hashable, the same for all sources.
     """
     shape = planes.data.shape
     n_sources = len(stamp)
-    planes = Planes(*(None if plane is None else jnp.asarray(plane) for plane in planes))
+    on_cpu = jax.default_backend() == "cpu"
+    # XLA's gather on CPU takes three times as long as numpy's.
+    kind = np.asarray if on_cpu else jnp.asarray
+    planes = Planes(*(None if plane is None else kind(plane) for plane in planes))
     low, high = (np.clip(edge, 0, shape[1:]) for edge in (boxes[:, :2], boxes[:, 2:]))
     extent = (high - low).max(axis=1, initial=1)
     size = _SMALLEST * 2 ** np.ceil(np.log2(np.maximum(extent / _SMALLEST, 1))).astype(int)
+    size = np.where((extent > _SMALLEST) & (extent <= _MOST_COMMON), _MOST_COMMON, size)
     # No window is larger than the image: all that are share one program.
     size = np.minimum(size, max(shape[1:]))
     start = low - (size[:, None] - (high - low)) // 2
+    start = np.clip(start, 0, np.maximum(np.array(shape[1:]) - size[:, None], 0))
     rows = [np.asarray(a) for a in (stamp, label, start[:, 0], start[:, 1])]
     rows = [row.astype(np.int32) for row in rows]
     rows += [_as_jax(np.asarray(argument)) for argument in arguments]
-    on_cpu = jax.default_backend() == "cpu"
     jobs = []
     for side in np.unique(size)[::-1].tolist():
         window = (min(side, shape[1]), min(side, shape[2]))
@@ -193,7 +207,10 @@ def map_windows(
     if not jobs:
         one = [jax.ShapeDtypeStruct(row.shape[1:], row.dtype) for row in rows]
         run = partial(_one, function, options, (1, 1))
-        kinds = jax.eval_shape(run, planes, *one)
+        empty = Planes(
+            *(None if p is None else _as_jax(np.zeros((1, 1, 1), p.dtype)) for p in planes)
+        )
+        kinds = jax.eval_shape(run, Planes(*empty), *one)
         return jax.tree.map(lambda kind: np.zeros((0, *kind.shape), kind.dtype), kinds)
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
@@ -202,19 +219,28 @@ def map_windows(
         # Free places repeat the first source: their values are sound, and dropped.
         padded = np.full(capacity, chosen[0])
         padded[: len(chosen)] = chosen
+        given = [row[padded] for row in rows]
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):
-            return jax.device_get(
-                _chunk(function, options, window, planes, *(row[padded] for row in rows))
-            )
+            if on_cpu:
+                parts = [
+                    None if p is None else _cut_all(p, *given[:1], *given[2:4], window)
+                    for p in planes
+                ]
+                found = _pieces(function, options, shape[1:], Planes(*parts), *given[1:])
+            else:
+                found = _chunk(function, options, window, planes, *given)
+            return jax.device_get(found)
 
-    # The first of each size compiles its program.
-    firsts = {job[1]: job for job in reversed(jobs)}
-    found = {id(job): work(job) for job in firsts.values()}
-    rest = [job for job in jobs if id(job) not in found]
+    # The first of each size compiles its program; the others of that size wait for it.
+    firsts = list({job[1]: job for job in reversed(jobs)}.values())
+    begun = {id(job) for job in firsts}
+    rest = [job for job in jobs if id(job) not in begun]
     with ThreadPoolExecutor(available_cores() if on_cpu else 1) as pool:
-        done = pool.map(work, rest)
-        found |= {id(job): values for job, values in zip(rest, done, strict=True)}
+        found = {}
+        for some in (firsts, rest):
+            done = pool.map(work, some)
+            found |= {id(job): values for job, values in zip(some, done, strict=True)}
 
     def gather(*leaves: np.ndarray) -> np.ndarray:
         all_ = np.empty((n_sources, *leaves[0].shape[1:]), leaves[0].dtype)
@@ -235,6 +261,11 @@ def _as_jax(values: np.ndarray) -> np.ndarray:
     return values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
 
 
+def _cut_all(plane: np.ndarray, stamp, y0, x0, size: tuple[int, int]) -> np.ndarray:
+    """Windows of one image, `(source, h, w)`."""
+    return sliding_window_view(plane, size, axis=(1, 2))[stamp, y0, x0]  # type: ignore[call-overload]
+
+
 def _one(function, options, size, planes, stamp, label, y0, x0, *arguments):
     return function(cut_window(planes, stamp, label, y0, x0, size), *arguments, *options)
 
@@ -243,3 +274,11 @@ def _one(function, options, size, planes, stamp, label, y0, x0, *arguments):
 def _chunk(function, options, size, planes, *rows):
     one = partial(_one, function, options, size, planes)
     return jax.vmap(one)(*rows)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _pieces(function, options, shape, parts, label, y0, x0, *arguments):
+    def one(parts, label, y0, x0, *arguments):
+        return function(_window(parts, label, y0, x0, shape), *arguments, *options)
+
+    return jax.vmap(one)(parts, label, y0, x0, *arguments)

@@ -1,0 +1,381 @@
+"""The catalogue against photutils and the tables of its guide, and what it does on its own."""
+
+import warnings
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+from guide_image import hundred_gaussians
+from scipy.ndimage import label
+
+from diffdeblend.measure import FLAGS, SourceCatalog, calc_total_error, decode_flags
+from diffdeblend.segment.labels import LabelImage
+from diffdeblend.segment.smooth import smooth
+
+SHAPES = ("semimajor_axis", "semiminor_axis", "eccentricity", "elongation", "ellipticity", "fwhm")
+EXACT = (
+    *("label", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area"),
+    *("max_value", "min_value", "max_value_index", "min_value_index"),
+    *("cutout_min_value_index", "cutout_max_value_index"),
+)
+CLOSE = (
+    *SHAPES,
+    *("x_centroid", "y_centroid", "cutout_centroid", "covariance", "covariance_eigvals"),
+    *("ellipse_cxx", "ellipse_cyy", "ellipse_cxy", "equivalent_radius", "perimeter", "gini"),
+    *("segment_flux", "segment_flux_err", "background_sum", "background_mean"),
+    *("background_centroid", "x_centroid_quad", "y_centroid_quad", "moments"),
+    *("kron_radius", "kron_flux"),
+)
+
+
+def plain(values):
+    return np.asarray(getattr(values, "value", values), float)
+
+
+def sky_of(shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return 5 + 0.002 * x - 0.001 * y + 1e-6 * x * y
+
+
+def tan_wcs():
+    wcs = WCS(naxis=2)
+    wcs.wcs.crpix, wcs.wcs.crval = [200, 100], [359.99, 40]
+    wcs.wcs.cdelt, wcs.wcs.ctype = [-1e-4, 1.2e-4], ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.pc = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    return wcs
+
+
+@pytest.fixture(scope="module")
+def field():
+    """Image, labels and what goes with them; noise that differs from pixel to pixel."""
+    image = hundred_gaussians("v3")
+    background = sky_of(image.shape)
+    data = image - background
+    grid = np.arange(-2, 3)
+    row = np.exp(-0.5 * (grid / 1.27) ** 2)
+    kernel = np.outer(row, row) / row.sum() ** 2
+    convolved = np.asarray(smooth(data, kernel, backend="host"))
+    labels, _ = label(convolved > 2, np.ones((3, 3)))
+    counts = np.bincount(labels.ravel())
+    labels[counts[labels] < 10] = 0
+    error = np.sqrt(4 + np.maximum(data, 0) / 3)
+    return {
+        "data": data,
+        "labels": LabelImage(labels.astype(np.int32)),
+        "more": {"convolved_data": convolved, "error": error, "background": background},
+        "kernel": kernel,
+    }
+
+
+def spoilt(field):
+    """With a mask, and pixels that are not finite."""
+    rng = np.random.default_rng(3)
+    data, more = field["data"].copy(), dict(field["more"])
+    data[rng.random(data.shape) < 0.002] = np.nan
+    more["mask"] = rng.random(data.shape) < 0.01
+    # One source without any pixel.
+    more["mask"][field["labels"].data == field["labels"].labels[7]] = True
+    return data, more
+
+
+def compare(ours, theirs, names, rtol, **more):
+    for name in names:
+        expected = plain(getattr(theirs, name))
+        np.testing.assert_allclose(
+            plain(ours[name]), expected, rtol=rtol, err_msg=name, **{"atol": 1e-12, **more}
+        )
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_columns_are_those_of_photutils(field, bad, x64):
+    segmentation = pytest.importorskip("photutils.segmentation")
+    data, more = spoilt(field) if bad else (field["data"], field["more"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = segmentation.SourceCatalog(data, field["labels"].to_photutils(), **more)
+        ours = SourceCatalog(data, field["labels"], **more)
+        compare(ours, theirs, EXACT, 0, atol=0)
+        names = CLOSE if not bad else [n for n in CLOSE if "quad" not in n]
+        compare(ours, theirs, names, 1e-10)
+        angle = np.abs(plain(ours.orientation) - plain(theirs.orientation)) % 180
+        assert np.nanmax(np.minimum(angle, 180 - angle)) < 1e-9
+    assert np.isnan(ours.area).sum() == bad
+
+
+def test_the_level_around_a_source_is_taken_off(field):
+    segmentation = pytest.importorskip("photutils.segmentation")
+    more = {**field["more"], "local_bkg_width": 12}
+    theirs = segmentation.SourceCatalog(field["data"] + 3, field["labels"].to_photutils(), **more)
+    ours = SourceCatalog(field["data"] + 3, field["labels"], **more)
+    names = ("local_background", "segment_flux", "min_value", "max_value")
+    compare(ours, theirs, names, 1e-9)
+    assert np.median(ours.local_background) == pytest.approx(3, abs=0.5)
+
+
+def test_single_precision_is_good_enough(field):
+    data, more = field["data"].astype(np.float32), field["more"]
+    exact = SourceCatalog(field["data"], field["labels"], **more)
+    more = {name: value.astype(np.float32) for name, value in more.items()}
+    single = SourceCatalog(data, field["labels"], **more)
+    for name in (*SHAPES, "x_centroid", "y_centroid", "segment_flux", "segment_flux_err"):
+        np.testing.assert_allclose(single[name], exact[name], rtol=1e-5, err_msg=name)
+    assert single.kron_flux.dtype == np.float32
+
+
+def test_the_guides_table(x64):
+    background = pytest.importorskip("photutils.background")
+    image = hundred_gaussians("doc")
+    bkg = background.Background2D(
+        image, (50, 50), filter_size=(3, 3), bkg_estimator=background.MedianBackground()
+    )
+    data = image - bkg.background
+    offset = (np.arange(10) - 4.5) / 10
+    grid = np.arange(-2, 3)[:, None] + offset
+    row = np.exp(-0.5 * (grid / (3 / 2.3548200450309493)) ** 2).mean(axis=1)
+    kernel = np.outer(row, row) / row.sum() ** 2
+    convolved = np.asarray(smooth(data, kernel, backend="host"))
+    labels, _ = label(convolved > 1.5 * bkg.background_rms, np.ones((3, 3)))
+    counts = np.bincount(labels.ravel())
+    labels[counts[labels] < 10] = 0
+    segments = LabelImage(labels.astype(np.int32)).relabel_consecutive()
+    assert segments.n_labels == 87
+    ours = SourceCatalog(data, segments, convolved_data=convolved)
+    # Of the printed table, the two sources that deblending leaves with their numbers.
+    first, fifth = ours.select_label(1), ours.select_label(5)
+    for one, x, y, kron, area, flux in (
+        (first, 235.3128, 1.4483, 509.74, 47, 445.6095),
+        (fifth, 258.2727, 11.9418, 661.22, 79, 472.4109),
+    ):
+        assert one.x_centroid == pytest.approx(x, abs=5e-5)
+        assert one.y_centroid == pytest.approx(y, abs=5e-5)
+        assert one.area == area
+        assert one.segment_flux == pytest.approx(flux, abs=5e-5)
+        assert one.kron_flux == pytest.approx(kron, abs=0.005)
+    # The other tables have no smoothed image; the guide swaps x and y for the background's.
+    error = calc_total_error(data, bkg.background_rms, 500.0)
+    bare = SourceCatalog(data, segments, background=bkg.background, error=error)
+    for one, x, y, level, flux_err in (
+        (bare.select_label(1), 235.24243, 1.2020749, 5.2023095805, 14.634553),
+        (bare.select_label(5), 258.29728, 11.899213, 5.2230864451, 19.060458),
+    ):
+        assert one.x_centroid == pytest.approx(x, abs=1e-5)
+        assert one.y_centroid == pytest.approx(y, abs=1e-5)
+        assert one.background_centroid == pytest.approx(level, abs=1e-6)
+        assert one.segment_flux_err == pytest.approx(flux_err, rel=1e-6)
+    # A kernel does the same as the image it makes.
+    other = SourceCatalog(data, segments, kernel=kernel)
+    np.testing.assert_allclose(other.x_centroid, ours.x_centroid, rtol=1e-12)
+
+
+def test_flags_say_what_is_wrong(field):
+    data, more = spoilt(field)
+    more["error"] = more["error"].copy()
+    y, x = np.argwhere(field["labels"].data == 4)[5]
+    more["error"][y, x] = np.inf
+    ours = SourceCatalog(data, field["labels"], **more)
+    for source in (0, 3, 7, 20, 40):
+        one = ours[source]
+        mine = field["labels"].data == one.label
+        names = decode_flags(one.flags)
+        assert ("masked_pixels" in names) == more["mask"][mine].any()
+        assert ("non_finite_data" in names) == (~np.isfinite(data[mine])).any()
+        assert ("non_finite_error" in names) == (~np.isfinite(more["error"][mine])).any()
+        assert ("all_masked" in names) == more["mask"][mine].all()
+        border = np.ones_like(mine)
+        border[1:-1, 1:-1] = False
+        assert ("edge_touch" in names) == (mine & border).any()
+    gone = ours.select_label(field["labels"].labels[7])
+    assert {"undefined_shape", "kron_undefined"} <= set(decode_flags(gone.flags))
+    assert np.isnan([gone.kron_flux, gone.segment_flux, gone.max_value, gone.perimeter]).all()
+    assert decode_flags(FLAGS["deblended"] | 1) == ["masked_pixels", "deblended"]
+    assert decode_flags([3, 0], return_bit_values=True) == [[1, 2], []]
+    with pytest.raises(ValueError, match="`flags`"):
+        decode_flags(1 << 30)
+
+
+@pytest.mark.parametrize("kind", ["one pixel", "line", "negative", "plateau", "everything"])
+def test_odd_sources_are_measured_without_complaint(kind, precision):
+    data = np.full((20, 31), 0.5)
+    labels = np.zeros(data.shape, np.int32)
+    where = {"one pixel": np.s_[0:1, 30:31], "line": np.s_[4:5, 3:12]}.get(kind, np.s_[5:9, 2:9])
+    labels[where] = 3
+    if kind == "everything":
+        labels[:] = 3
+    data[labels > 0] = -2 if kind == "negative" else 7
+    found = SourceCatalog(data, LabelImage(labels), error=np.ones_like(data))
+    table = found.to_table([n for n in found.columns if not n.startswith("sky")])
+    assert len(table) == 1
+    bits = decode_flags(found.flags)[0]
+    assert ("undefined_shape" in bits) == (kind == "negative")
+    assert ("singular_covariance" in bits) == (kind in ("one pixel", "line"))
+    if kind == "one pixel":
+        assert found.semimajor_axis[0] == pytest.approx(np.sqrt(1 / 12), rel=1e-6)
+        assert (found.x_centroid[0], found.y_centroid[0]) == (30, 0)
+    elif kind != "negative":
+        assert found.segment_flux[0] == pytest.approx(7 * (labels > 0).sum())
+
+
+def test_sky_positions_and_their_errors(field):
+    wcs = tan_wcs()
+    ours = SourceCatalog(field["data"], field["labels"], wcs=wcs, **field["more"])[3:30]
+    at = wcs.pixel_to_world(ours.x_centroid, ours.y_centroid)
+    assert at.separation(ours.sky_centroid).arcsec.max() < 1e-9
+    corner = wcs.pixel_to_world(ours.bbox_xmax + 0.5, ours.bbox_ymin - 0.5)
+    assert corner.separation(ours.sky_bbox_lr).arcsec.max() < 1e-9
+    by = []
+    for dx, dy in ((1e-3, 0), (0, 1e-3)):
+        moved = wcs.pixel_to_world(ours.x_centroid + dx, ours.y_centroid + dy)
+        east, north = ours.sky_centroid.spherical_offsets_to(moved)
+        by.append(np.stack([east.arcsec, north.arcsec]) / 1e-3)
+    by = np.stack(by, axis=1)
+    turned = np.einsum("ijn,njk,lkn->nil", by, ours.covariance, by)
+    major = np.linalg.eigh(turned)[1][:, :, 1]
+    angle = np.rad2deg(np.arctan2(major[:, 0], major[:, 1]))
+    apart = np.abs(angle - ours.sky_orientation) % 180
+    assert np.minimum(apart, 180 - apart).max() < 1e-3
+    # What the two errors leave open is their correlation, at most 1.
+    errors = np.einsum("ijn,nj->ni", by**2, ours.centroid_err**2)
+    crossed = np.abs(ours.sky_centroid_err**2 - errors)
+    most = 2 * np.abs(by[:, 0] * by[:, 1]).T * np.prod(ours.centroid_err, axis=1)[:, None]
+    assert (crossed <= most * (1 + 1e-6)).all()
+    assert (crossed > 0).any()
+    assert ours.sky_centroid_ra_err.shape == (27,)
+
+
+def test_centroid_errors_are_those_of_many_noises(field):
+    rng = np.random.default_rng(8)
+    labels = field["labels"].keep_labels(field["labels"].labels[[2, 11, 30]])
+    # Bright, so that no pixel becomes negative, whose light would not count.
+    data = field["data"].clip(0) + 30
+    error = np.full(data.shape, 2.0)
+    given = SourceCatalog(data, labels, error=error)
+    found = [
+        SourceCatalog(data + rng.normal(0, 2, data.shape), labels).centroid for _ in range(400)
+    ]
+    np.testing.assert_allclose(np.std(found, axis=0), given.centroid_err, rtol=0.15)
+
+
+def test_a_part_is_the_same_as_of_the_whole(field):
+    whole = SourceCatalog(field["data"], field["labels"], **field["more"])
+    chosen = whole.labels[[5, 1, 9]]
+    part = whole.select_labels(chosen)
+    np.testing.assert_array_equal(part.label, chosen)
+    np.testing.assert_array_equal(part.segment_flux, whole.segment_flux[[5, 1, 9]])
+    one = part[1]
+    assert one.isscalar
+    assert one.x_centroid == whole.x_centroid[1]
+    assert one.slices == whole.slices[1]
+    assert [source.label for source in part] == chosen.tolist()
+    masked = one.data_cutout_masked
+    assert masked.sum() == pytest.approx(one.segment_flux)
+    assert one.conv_data_cutout.shape == one.data_cutout.shape == one.segment_cutout.shape
+    with pytest.raises(TypeError):
+        len(one)
+    with pytest.raises(ValueError, match="`labels`"):
+        whole.select_label(10_000)
+    with pytest.raises(AttributeError, match="columns"):
+        _ = whole.flux_of_nothing
+
+
+def test_own_columns_come_and_go(field):
+    whole = SourceCatalog(field["data"], field["labels"], **field["more"])
+    values = np.arange(whole.n_labels)
+    more = whole.add_property("rank", values)
+    assert "rank" not in whole.columns
+    np.testing.assert_array_equal(more[3:6].rank, [3, 4, 5])
+    renamed = more.rename_property("rank", "place")
+    assert list(renamed.to_table(["label", "place"])["place"]) == values.tolist()
+    assert "place" not in renamed.remove_property("place").columns
+    for name in ("rank", "area", "wcs"):
+        with pytest.raises(ValueError, match="`name`"):
+            more.add_property(name, values)
+    with pytest.raises(ValueError, match="entries"):
+        whole.add_property("short", values[:3])
+
+
+def test_units_and_tables(field):
+    unit = u.nJy
+    more = {name: value * unit for name, value in field["more"].items()}
+    ours = SourceCatalog(field["data"] * unit, field["labels"], wcs=tan_wcs(), **more)[:4]
+    table = ours.to_table(["label", "sky_centroid", "area", "orientation", "segment_flux"])
+    assert table["segment_flux"].unit == unit
+    assert table["area"].unit == u.pix**2
+    assert table["orientation"].unit == u.deg
+    assert table.meta["kron_params"] == (2.5, 1.4, 0.0)
+    assert "labels: [" in repr(ours)
+    assert "Length: 4" in repr(ours)
+    with pytest.raises(ValueError, match="`columns`"):
+        ours.to_table("colour")
+    more["error"] = field["more"]["error"]
+    with pytest.raises(ValueError, match="unit"):
+        SourceCatalog(field["data"] * unit, field["labels"], **more)
+
+
+def test_another_band_with_the_shapes_of_the_first(field):
+    first = SourceCatalog(field["data"], field["labels"], **field["more"])
+    error = field["more"]["error"]
+    second = SourceCatalog(2 * field["data"], field["labels"], error=error, detection_catalog=first)
+    np.testing.assert_array_equal(second.x_centroid, first.x_centroid)
+    np.testing.assert_array_equal(second.kron_radius, first.kron_radius)
+    np.testing.assert_allclose(second.kron_flux, 2 * first.kron_flux, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(second.segment_flux, 2 * first.segment_flux)
+    other = field["labels"].remove_label(int(field["labels"].labels[0]))
+    with pytest.raises(ValueError, match="`detection_catalog`"):
+        SourceCatalog(field["data"], other, detection_catalog=first)
+
+
+def test_no_source_gives_empty_columns():
+    data = np.ones((12, 17), np.float32)
+    empty = SourceCatalog(data, LabelImage(np.zeros(data.shape, np.int32)), error=data)
+    assert len(empty) == 0
+    table = empty.to_table([n for n in empty.columns if not n.startswith("sky")])
+    assert len(table) == 0
+
+
+def test_cutouts_around_centroids(field):
+    ours = SourceCatalog(field["data"], field["labels"])[:5]
+    for cutout, one in zip(ours.make_cutouts((9, 12)), ours, strict=True):
+        y, x = round(float(one.y_centroid)), round(float(one.x_centroid))
+        assert cutout.data.shape == (9, 12)
+        assert cutout.data[y - cutout.y0, x - cutout.x0] == field["data"][y, x]
+    trimmed = ours.make_cutouts((9, 12), mode="trim")
+    assert all(np.isfinite(cutout.data).all() for cutout in trimmed)
+    with pytest.raises(ValueError, match="`mode`"):
+        ours.make_cutouts((3, 3), mode="strict")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"error": np.ones((3, 3))}, "`error`"),
+        ({"mask": np.zeros((300, 500))}, "`mask`"),
+        ({"kernel": np.ones((3, 3)), "convolved_data": np.ones((300, 500))}, "`kernel`"),
+        ({"local_bkg_width": 1.5}, "`local_bkg_width`"),
+        ({"aperture_mask_method": "both"}, "`aperture_mask_method`"),
+        ({"kron_params": (2.5,)}, "`kron_params`"),
+        ({"detection_catalog": 3}, "`detection_catalog`"),
+    ],
+)
+def test_bad_settings_are_named(field, change, named):
+    with pytest.raises(ValueError, match=named):
+        SourceCatalog(field["data"], field["labels"], **change)
+
+
+def test_total_error_is_that_of_photutils(precision):
+    utils = pytest.importorskip("photutils.utils")
+    rng = np.random.default_rng(1)
+    data = rng.normal(0, 5, (13, 21)).astype(precision)
+    noise, gain = np.full(data.shape, 2, precision), rng.uniform(0, 3, data.shape).astype(precision)
+    gain[2:5] = 0
+    for given in (gain, precision and 500.0):
+        ours = calc_total_error(data, noise, given)
+        np.testing.assert_allclose(ours, utils.calc_total_error(data, noise, given), rtol=2e-6)
+        assert ours.dtype == precision
+    with_units = calc_total_error(data * u.ct, noise * u.ct, gain * u.electron / u.ct)
+    assert with_units.unit == u.ct
+    for wrong in ((data * u.ct, noise, gain), (data * u.ct, noise * u.s, gain * u.electron / u.ct)):
+        with pytest.raises(ValueError, match="unit"):
+            calc_total_error(*wrong)
+    with pytest.raises(ValueError, match="`effective_gain`"):
+        calc_total_error(data, noise, -1.0)
