@@ -59,24 +59,28 @@ def flux_radius(
     box = box_around(window, x, y, most, most)
     mirrored = mirror(window, x, y) if method == "correct" else None
     data = pixels_of(window, mirrored, x, y, box, local_background, method).data
-    shape = data.shape
+    shape = (data.shape[0], data.shape[1])
     wanted = fraction * jnp.where(fine, kron_flux, 1.0)
 
     def missing(radius: Scalar) -> Scalar:
         return 1.0 - jnp.sum(data * circle_overlap(shape, x, y, radius)) / wanted
 
     least = jnp.full_like(most, _LEAST_RADIUS)
-    at_least = missing(least)
 
+    # The value at the least radius is the first of the loop's: a call before it would be compiled
+    # once more.
     def unbracketed(state):
-        end, value = state
-        return (value * at_least > 0) & (end > _LEAST_RADIUS)
+        end, value, at_least, steps = state
+        return (steps < 2) | ((value * at_least > 0) & (end > _LEAST_RADIUS))
 
     def shrink(state):
-        end = state[0] - _SHRINK * most
-        return end, missing(end)
+        end, _, at_least, steps = state
+        end = jnp.where(steps == 0, least, jnp.where(steps == 1, most, end - _SHRINK * most))
+        value = missing(end)
+        return end, value, jnp.where(steps == 0, value, at_least), steps + 1
 
-    end, at_end = lax.while_loop(unbracketed, shrink, (most, missing(most)))
+    start = (least, jnp.zeros_like(most), jnp.zeros_like(most), jnp.int32(0))
+    end, at_end, at_least, _ = lax.while_loop(unbracketed, shrink, start)
     found = fine & (at_end * at_least <= 0) & (end > _LEAST_RADIUS)
     end = jnp.where(found, end, 1.0)
     root = brent_root(missing, least, end, at_least, jnp.where(found, at_end, 0.0))

@@ -189,7 +189,8 @@ def ellipse_sums(
         return line, line_corners(line, columns)
 
     kinds = (pixels.used, ~window.good, pixels.neighbours, pixels.uncorrected)
-    kind = 1 + sum(kind.astype(jnp.int32) << (i + 1) for i, kind in enumerate(kinds))
+    bits = [of_kind.astype(jnp.int32) << (i + 1) for i, of_kind in enumerate(kinds)]
+    kind = 1 + bits[0] + bits[1] + bits[2] + bits[3]
 
     def row(state, inputs):
         low, flux, variance, met = state
@@ -235,9 +236,10 @@ def reach(major: Scalar, minor: Scalar, theta: Scalar) -> tuple[Scalar, Scalar]:
     # The root of 0 has no derivative.
     square_x = (major * cos) ** 2 + (minor * sin) ** 2
     square_y = (major * sin) ** 2 + (minor * cos) ** 2
-    return tuple(
+    reach_x, reach_y = (
         jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1.0)), s) for s in (square_x, square_y)
     )
+    return reach_x, reach_y
 
 
 def _defined(window: Window, x, y, major, minor, theta) -> Flag:

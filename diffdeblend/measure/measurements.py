@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from diffdeblend.measure import isophotal
 from diffdeblend.measure.flags import FLAGS
+from diffdeblend.measure.local_background import LEAST_PIXELS, local_background_of
 from diffdeblend.measure.outline import perimeter
 from diffdeblend.measure.peak import quadratic_centroids
 from diffdeblend.measure.pixels import SegmentPixels, list_pixels
@@ -248,7 +249,18 @@ class Measurements:
 
     @cached_property
     def local_background(self) -> Columns:
-        return {"local_background": np.zeros(self.pixels.n_sources)}
+        return {"local_background": self._sky[0]}
+
+    @cached_property
+    def _sky(self) -> tuple[np.ndarray, np.ndarray]:
+        """Level around each source, and whether it had too few pixels to be known."""
+        n = self.pixels.n_sources
+        if self.local_bkg_width == 0:
+            return np.zeros(n), np.zeros(n, bool)
+        level, n_used = local_background_of(
+            self.planes, self.pixels.stamp, self.boxes, self.local_bkg_width
+        )
+        return self._or_nan(level), n_used < LEAST_PIXELS
 
     @cached_property
     def segment_flags(self) -> Int[np.ndarray, "source"]:
@@ -273,6 +285,7 @@ class Measurements:
             wrong = ~np.isfinite(self.pixels.values(self.planes.error))
             put("non_finite_error", self.pixels.sum(wrong) > 0)
         put("all_masked", self._empty)
+        put("local_bkg_too_few_pixels", self._sky[1])
         return flags
 
     @cached_property

@@ -154,12 +154,8 @@ def _bits(planes: Planes, window: Any, kron: Any) -> Array:
         ("kron_partial_overlap", light.partial_overlap),
         ("kron_neighbor_pixels", light.neighbor_pixels),
         ("kron_uncorrected_pixels", light.uncorrected_pixels),
-        # Which of the two it is, a window does not know; a mask is the more likely.
-        (
-            "kron_masked_pixels" if planes.mask is not None else "kron_non_finite_data",
-            light.bad_pixels,
-        ),
-        ("masked_pixels" if planes.mask is not None else "non_finite_data", jnp.any(hidden)),
+        (f"kron_{bad}", light.bad_pixels),
+        (bad, jnp.any(hidden)),
     )
     for name, where in named:
         flags |= jnp.where(where, FLAGS[name], 0)

@@ -36,7 +36,7 @@ class WindowedCentroid(NamedTuple):
     fallback: Bool[Array, ""]
 
 
-def window_reach(half_light_radius: Array) -> Array:
+def window_reach(half_light_radius: np.ndarray) -> np.ndarray:
     """How far from the first position windows reach, in pixels, with room for a few to wander."""
     sigma = 2 * _SIGMA_PER_FWHM * np.maximum(half_light_radius, _LEAST_RADIUS)
     return _REACH * sigma + 3
