@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from diffdeblend.measure.flags import FLAGS
-from diffdeblend.measure.kron import Aperture, Kron, kron_axes
+from diffdeblend.measure.kron import kron_axes
 from diffdeblend.measure.measurements import Columns, Measurements, error_columns
 from diffdeblend.measure.photometry import (
     aperture_of,
@@ -76,10 +76,10 @@ class ApertureMeasurements:
         return self._shapes.aperture_mask_method
 
     @cached_property
-    def _kron(self) -> Kron:
+    def _kron(self) -> Any:
         shape = self._shapes.shape
         if self.detection is None:
-            found = kron_of(
+            found: Any = kron_of(
                 *(self._planes, *self._where, shape.semimajor_axis, shape.semiminor_axis),
                 *(self._theta, self._sky, self._method, self._shapes.kron_params),
             )
@@ -126,7 +126,7 @@ class ApertureMeasurements:
         """
         params = check_kron_params(kron_params)
         shape = self._shapes.shape
-        found = kron_of(
+        found: Any = kron_of(
             *((self if self.detection is None else self.detection)._planes, *self._where),
             *(shape.semimajor_axis, shape.semiminor_axis, self._theta),
             *(self._sky, self._method, params),
@@ -141,7 +141,7 @@ class ApertureMeasurements:
         if kron_params is not None:
             params = check_kron_params(kron_params)
             radius = np.maximum(kron.kron_radius_measured, params[1])
-            radius = np.where(kron.kron_radius_measured > 0, radius, params[1])
+            radius: Any = np.where(kron.kron_radius_measured > 0, radius, params[1])
             a, b = shape.semimajor_axis, shape.semiminor_axis
             major, minor = map(np.asarray, kron_axes(radius, a, b, params))
         x, y = self._place
@@ -154,7 +154,7 @@ class ApertureMeasurements:
 
         **Raises:** `ValueError` for a radius that is not positive.
         """
-        light = circular_of(self._planes, *self._where, radius, self._sky, self._method)
+        light: Any = circular_of(self._planes, *self._where, radius, self._sky, self._method)
         radii = np.full(len(light.flux), float(radius))
         light = self._with_bad_errors(light, radii, radii)
         return light.flux, self._error(light)
@@ -178,7 +178,7 @@ class ApertureMeasurements:
     def _windowed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions (x, y), their covariance, and whether they are isophotal."""
         shape, columns = self.own.shape, self.own.isophotal
-        found = centroid_win_of(
+        found: Any = centroid_win_of(
             *(self._planes, *self._where, self.half_light_radius),
             *(shape.ellipse_cxx, shape.ellipse_cyy, shape.ellipse_cxy, self._method),
         )
@@ -186,7 +186,8 @@ class ApertureMeasurements:
         place = np.stack([found.x, found.y], axis=1)
         covariance = np.stack([found.xx, found.xy, found.xy, found.yy], axis=1).reshape(-1, 2, 2)
         # Without the room to wander.
-        reach = window_reach(self.half_light_radius) - 3
+        half_light: Any = self.half_light_radius
+        reach: Any = window_reach(half_light) - 3
         if self.own.planes.error is None:
             covariance = np.full_like(covariance, np.nan)
         wrong = self._touches_bad_errors(reach, reach)
@@ -212,17 +213,17 @@ class ApertureMeasurements:
             "centroid_win_fallback": failed,
         }
 
-    def _error(self, light: Aperture) -> Float[np.ndarray, "source"]:
+    def _error(self, light: Any) -> Float[np.ndarray, "source"]:
         if self.own.planes.error is None:
             return np.full(len(light.flux), np.nan)
         return light.flux_err
 
-    def _light(self, major: np.ndarray, minor: np.ndarray) -> Aperture:
+    def _light(self, major: np.ndarray, minor: np.ndarray) -> Any:
         rows = (*self._where, major, minor, self._theta, self._sky)
         found = aperture_of(self._planes, *rows, self._method)
         return self._with_bad_errors(found, major, minor)
 
-    def _with_bad_errors(self, light: Aperture, major: np.ndarray, minor: np.ndarray) -> Aperture:
+    def _with_bad_errors(self, light: Any, major: np.ndarray, minor: np.ndarray) -> Any:
         """NaN as error where an error in the aperture is not finite: windows have 0 there."""
         wrong = self._touches_bad_errors(major, minor)
         return light._replace(flux_err=np.where(wrong, np.nan, light.flux_err))
@@ -238,7 +239,7 @@ class ApertureMeasurements:
         return self._sum_over(planes._replace(data=bad.astype(np.float32)), rows, major, minor) > 0
 
     def _kinds_of_bad(
-        self, light: Aperture, major: np.ndarray, minor: np.ndarray
+        self, light: Any, major: np.ndarray, minor: np.ndarray
     ) -> tuple[Bool[np.ndarray, "source"], Bool[np.ndarray, "source"]]:
         """Whether masked pixels, and whether others that are not finite, are in apertures."""
         planes, nothing = self._planes, np.zeros_like(light.bad_pixels)
@@ -264,6 +265,8 @@ class ApertureMeasurements:
         minor: np.ndarray,
         method: Any = None,
     ) -> Float[np.ndarray, "n"]:
-        where = (values[rows] for values in (*self._where, major, minor, self._theta))
+        where: Any = [values[rows] for values in (*self._where, major, minor, self._theta)]
         planes = planes._replace(error=None)
-        return aperture_of(planes, *where, np.zeros(len(rows)), method or self._method).flux
+        where += [np.zeros(len(rows)), method or self._method]
+        light: Any = aperture_of(planes, *where)
+        return light.flux

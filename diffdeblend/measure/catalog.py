@@ -246,8 +246,7 @@ class SourceCatalog:
         wrong = [name for name in names if name not in self.columns]
         if wrong:
             raise ValueError(f"`columns` must be among `catalog.columns`; not so are {wrong}.")
-        table = QTable()
-        table.meta.update(self.meta)
+        table = QTable(meta=dict(self.meta))
         for name in names:
             values = getattr(self, name)
             values = [values] if self.isscalar else values

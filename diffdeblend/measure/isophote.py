@@ -79,5 +79,5 @@ def isophote(window: Window) -> dict[str, Array]:
         "segment_area": jnp.sum(segment),
         **{name: jnp.where(lit, value, jnp.nan) for name, value in known.items()},
         **{name: jnp.where(there, value, jnp.nan) for name, value in measured.items()},
-        "flags": sum(jnp.where(where, FLAGS[name], 0) for name, where in bits),
+        "flags": jnp.sum(jnp.stack([jnp.where(where, FLAGS[name], 0) for name, where in bits])),
     }

@@ -221,11 +221,11 @@ class Measurements:
     @cached_property
     def _quad(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions (x, y), covariance and whether the parabola gave none."""
-        peaks = quadratic_centroids(
+        peaks: Any = quadratic_centroids(
             self.used, self.planes.data, self._extremes[2][:, 2:], self.boxes, self.planes.error
         )
         place = np.stack([peaks.x, peaks.y], axis=1)
-        failed = np.isnan(place).any(axis=1)
+        failed: Any = np.isnan(place).any(axis=1)
         place = np.where(failed[:, None], self.isophotal["centroid"], place)
         covariance = np.where(failed[:, None, None], self.centroid_covariance, peaks.covariance)
         return place, covariance, ~peaks.fitted

@@ -69,5 +69,5 @@ class SkyMeasurements:
         if self._wcs is None:
             return dict.fromkeys(names)
         place, covariance = known()
-        both = sky.sky_errors(self._wcs, *place.T, covariance)
+        both = sky.sky_errors(self._wcs, place[:, 0], place[:, 1], covariance)
         return dict(zip(names, (both, both[:, 0], both[:, 1]), strict=True))

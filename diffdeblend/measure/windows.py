@@ -122,7 +122,9 @@ def cut_window(
     y0, x0 = (jnp.clip(s, 0, n - m) for s, n, m in zip((y0, x0), shape[1:], size, strict=True))
 
     def cut(plane: Array) -> Array:
-        return lax.dynamic_slice(plane, (stamp, y0, x0), (1, *size))[0]
+        # All of one integer type, whatever the precision.
+        at = [jnp.asarray(place, jnp.int32) for place in (stamp, y0, x0)]
+        return lax.dynamic_slice(plane, at, (1, *size))[0]
 
     parts = Planes(*(None if plane is None else cut(plane) for plane in planes))
     return _window(parts, label, y0, x0, shape[1:])
@@ -223,10 +225,8 @@ def map_windows(
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):
             if on_cpu:
-                parts = [
-                    None if p is None else _cut_all(p, *given[:1], *given[2:4], window)
-                    for p in planes
-                ]
+                place = given[0], given[2], given[3]
+                parts = [None if p is None else _cut_all(p, place, window) for p in planes]
                 found = _pieces(function, options, shape[1:], Planes(*parts), *given[1:])
             else:
                 found = _chunk(function, options, window, planes, *given)
@@ -261,9 +261,10 @@ def _as_jax(values: np.ndarray) -> np.ndarray:
     return values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
 
 
-def _cut_all(plane: np.ndarray, stamp, y0, x0, size: tuple[int, int]) -> np.ndarray:
+def _cut_all(plane: np.ndarray, place: tuple, size: tuple[int, int]) -> np.ndarray:
     """Windows of one image, `(source, h, w)`."""
-    return sliding_window_view(plane, size, axis=(1, 2))[stamp, y0, x0]  # type: ignore[call-overload]
+    windows: Any = sliding_window_view(plane, size, axis=(1, 2))  # type: ignore[call-overload]
+    return windows[place]
 
 
 def _one(function, options, size, planes, stamp, label, y0, x0, *arguments):
