@@ -17,10 +17,13 @@ from diffdeblend.batch.results import Found
 from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
-from diffdeblend.detect.detect import Detections, detect
+from diffdeblend.detect.detect import Detections, PSFKernel, detect
+from diffdeblend.detect.methods import MultiThreshold, Threshold
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 
+# The filter's significance, at which one peak in a million of noise alone is taken for a source.
+_SIGNIFICANT = 5.0
 # Sides of the windows that sources are drawn on.
 _WINDOWS = (32, 64, 128, 256)
 # Half-light radii of a source that its window holds; of a Sersic profile of index 4 that is 84 %.
@@ -73,7 +76,7 @@ def deblend_image(
     """Take a large image apart: detect, cut into blends, fit them in batches, gather.
 
     - `positions`: (x, y) of each source in pixels, good to half a pixel, or what `detect` found;
-        None: `detect` is run with its defaults.
+        None: those of `find`.
     - `model`, `background`, `model_error`: as in `fit_batch`.
     - `free_form`: whether sources may be refined with free pixels where residuals ask for it.
     - `report`: called with a line of text as each stage begins; `progress`: as `report` of
@@ -97,7 +100,7 @@ def deblend_image(
 
     stage("detect", None)
     if positions is None:
-        positions = detect(exposure)
+        positions = find(exposure)
     found_before = positions if isinstance(positions, Detections) else None
     stage("cut", "detect")
     if found_before is not None and not found_before.n_sources:
@@ -156,6 +159,18 @@ def deblend_image(
         sky,
         residual,
         summary,
+    )
+
+
+def find(exposure: Exposure) -> Detections:
+    """Sources at 5 sigma of a point, through the matched filter of the PSF of each band."""
+    return detect(
+        exposure,
+        n_sigma=_SIGNIFICANT,
+        kernel=PSFKernel(),
+        segmentation=Threshold(1),
+        deblending=MultiThreshold(1, contrast=0.005),
+        apertures=(),
     )
 
 
