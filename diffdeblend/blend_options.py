@@ -144,8 +144,8 @@ def add_score(commands: Any) -> None:
         "--measure",
         default="diffdeblend",
         metavar="NAMES",
-        help="diffdeblend, sep, sep_multiband, photutils, peaks, scarlet2, or file.py:function of "
-        "your own; several between commas. Default: %(default)s",
+        help="diffdeblend, segments, sep, sep_multiband, photutils, peaks, scarlet2, or "
+        "file.py:function of your own; several between commas. Default: %(default)s",
     )
     add(
         "--positions",

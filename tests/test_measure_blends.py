@@ -22,6 +22,7 @@ from diffdeblend.score.measurers.find import find_sources
 from diffdeblend.score.measurers.ours import fit_blends
 from diffdeblend.score.measurers.peaks import peaks
 from diffdeblend.score.measurers.photutils import photutils
+from diffdeblend.score.measurers.segments import segments
 from diffdeblend.score.measurers.sep import sep, sep_multiband
 from diffdeblend.score.run import measure_blends
 from diffdeblend.score.stamps import stamps_of
@@ -152,9 +153,10 @@ def test_sep_fluxes_are_those_of_kron_apertures(blends):
     assert np.all(np.abs(flux[which] / FLUX[0][:, 1] - 1) < 0.15)
 
 
-@pytest.mark.parametrize("function", [sep, sep_multiband, photutils, peaks])
+@pytest.mark.parametrize("function", [sep, sep_multiband, photutils, peaks, segments])
 def test_too_many_are_cut_by_flux_and_flagged(blends, function):
-    pytest.importorskip(function.__name__.split("_")[0] if function is not peaks else "scipy")
+    own = function in (peaks, segments)
+    pytest.importorskip("scipy" if own else function.__name__.split("_")[0])
     every = function(blends.exposure(1))
     assert every.n_sources > 1
     assert not np.any(every.catalog["truncated"])
@@ -219,7 +221,7 @@ def test_masked_pixels_are_not_seen(blends):
     args = image, blends.variance[2], blends.psf_images[0]
     seen = make_exposure(*args, bands=BANDS)
     masked = make_exposure(*args, bands=BANDS, mask=bad)
-    for function in (sep, sep_multiband, photutils, peaks):
+    for function in (sep, sep_multiband, photutils, peaks, segments):
         assert function(seen).n_sources == 1
         assert function(masked).n_sources == 0
 
@@ -233,7 +235,7 @@ def test_an_unknown_band_is_refused(blends, function):
 def test_no_source_is_an_empty_catalogue_with_all_columns(blends):
     pytest.importorskip("sep")
     pytest.importorskip("photutils")
-    for function in (sep, sep_multiband, photutils, peaks):
+    for function in (sep, sep_multiband, photutils, peaks, segments):
         full, none = function(blends.exposure(0)), function(blends.exposure(2), threshold=9)
         assert none.n_sources == 0
         assert none.catalog.colnames == full.catalog.colnames

@@ -14,6 +14,7 @@ MEASURES = {
     "sep_multiband": ("sep", "sep_multiband"),
     "photutils": ("photutils", "photutils"),
     "peaks": ("peaks", "peaks"),
+    "segments": ("segments", "segments"),
     "scarlet2": ("scarlet2", "scarlet2"),
 }
 

@@ -1,8 +1,8 @@
 r"""Whose deblended galaxies are nearest to the truth, on the blends of the BlendingToolKit paper?
 
-Ours, SEP and scarlet2 on the same 200 blends: up to 10 galaxies of CatSim with 18 < i < 27 in
-stamps of 24 arcseconds, centres within 3 arcseconds of the middle, Rubin after ten years, noise of
-the sky. Once they are told the true centres, and once they find them.
+Ours, by models and by segments alone, SEP and scarlet2 on the same 200 blends: up to 10 galaxies of
+CatSim with 18 < i < 27 in stamps of 24 arcseconds, centres within 3 arcseconds of the middle, Rubin
+after ten years, noise of the sky. Once they are told the true centres, and once they find them.
 
     python experiments/peer_scores/measure.py --catalog catsim.fits \
         --scarlet2 one/bin/python --lite another/bin/python
@@ -83,6 +83,7 @@ RUNS = (
     Run("scarlet2", "scarlet2", "truth", peer="scarlet2"),
     Run("scarlet_lite", f"{HERE / 'lite.py'}:scarlet_lite", "truth", peer="lite"),
     Run("diffdeblend", "diffdeblend", "detect"),
+    Run("segments", "segments", "detect"),
     Run("sep", "sep", "detect"),
 )
 # Of the figures a galaxy, by what makes it hard.
