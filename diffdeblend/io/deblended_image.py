@@ -10,9 +10,8 @@ from diffdeblend.io.detections import image_hdus, label_hdus
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.results import (
     FIGURE,
-    catalog_hdus,
     make_directory,
-    with_provenance,
+    write_catalog,
     write_summary,
 )
 
@@ -39,11 +38,7 @@ def write_deblended_image(
         files[name] = folder / name
         return files[name]
 
-    table: Any = with_provenance(found.catalog, summary)
-    with whole_file(place("catalog.ecsv")) as temporary:
-        table.write(temporary, format="ascii.ecsv")
-    with whole_file(place("catalog.fits")) as temporary:
-        catalog_hdus(table).writeto(temporary)
+    write_catalog(found.catalog, summary, place)
     planes = {"MODEL": found.model, "BACKGROUND": found.background, "RESIDUAL": found.residual}
     with whole_file(place("models.fits")) as temporary:
         image_hdus(found.exposure.header, planes).writeto(temporary)

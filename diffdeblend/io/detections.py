@@ -12,7 +12,7 @@ from diffdeblend import __version__
 from diffdeblend.header import Header
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.fits import wcs_hdus
-from diffdeblend.io.results import FIGURE, catalog_hdus, make_directory, with_provenance
+from diffdeblend.io.results import FIGURE, make_directory, write_catalog
 from diffdeblend.io.results import write_summary as write_summary
 
 if TYPE_CHECKING:
@@ -39,11 +39,7 @@ def write_detections(
         files[name] = folder / name
         return files[name]
 
-    table: Any = with_provenance(found.catalog, summary)
-    with whole_file(place("catalog.ecsv")) as temporary:
-        table.write(temporary, format="ascii.ecsv")
-    with whole_file(place("catalog.fits")) as temporary:
-        catalog_hdus(table).writeto(temporary)
+    write_catalog(found.catalog, summary, place)
     with whole_file(place("labels.fits")) as temporary:
         label_hdus(found).writeto(temporary)
     with whole_file(place("background.fits")) as temporary:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,17 +61,13 @@ def write_results(deblended: "Deblended", directory: str | os.PathLike) -> dict[
     """
     folder = make_directory(directory)
     header = deblended.exposure.header
-    table = with_provenance(deblended.catalog, deblended.summary)
     files = {}
 
     def place(name: str) -> Path:
         files[name] = folder / name
         return files[name]
 
-    with whole_file(place("catalog.ecsv")) as temporary:
-        table.write(temporary, format="ascii.ecsv")
-    with whole_file(place("catalog.fits")) as temporary:
-        catalog_hdus(table).writeto(temporary)
+    write_catalog(deblended.catalog, deblended.summary, place)
     with whole_file(place("models.fits")) as temporary:
         model_hdus(deblended).writeto(temporary)
     save_scene(deblended.scene, place("scene.eqx"), header)
@@ -85,6 +81,17 @@ def write_results(deblended: "Deblended", directory: str | os.PathLike) -> dict[
     # Last: where it is, all else is.
     write_summary(deblended.summary, place("summary.json"))
     return files
+
+
+def write_catalog(
+    catalog: "QTable", summary: Mapping[str, Any], place: Callable[[str], Path]
+) -> None:
+    """Write `catalog.ecsv` and `catalog.fits` with their provenance; `place` names the files."""
+    table: Any = with_provenance(catalog, summary)
+    with whole_file(place("catalog.ecsv")) as temporary:
+        table.write(temporary, format="ascii.ecsv")
+    with whole_file(place("catalog.fits")) as temporary:
+        catalog_hdus(table).writeto(temporary)
 
 
 def make_directory(directory: str | os.PathLike) -> Path:
