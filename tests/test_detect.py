@@ -1,5 +1,7 @@
 """The one call from an image to sources."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -57,6 +59,18 @@ def test_detections_are_cut_as_they_are(guide):
     exposure = exposure_of(hundred_gaussians("doc"))
     blends = cut_blends(exposure, guide)
     assert sorted(np.concatenate([blend.rows for blend in blends])) == list(range(94))
+
+
+def test_a_sloping_sky_that_was_found_links_nothing(guide):
+    image, slope = hundred_gaussians("doc"), np.linspace(-10, 10, 500)
+    (sky,) = guide.skies
+    steep = replace(guide, skies=(sky._replace(level=sky.level + slope.astype(np.float32)),))
+    level = cut_blends(exposure_of(image), guide)
+    blends = cut_blends(exposure_of(image + slope), steep)
+    assert [blend.rows.tolist() for blend in blends] == [blend.rows.tolist() for blend in level]
+    assert [blend.shape for blend in blends] == [blend.shape for blend in level]
+    # With one level for all of the image, much of it is above.
+    assert len(cut_blends(exposure_of(image + slope), steep.positions)) < len(blends)
 
 
 def test_errors_follow_the_gain(guide):

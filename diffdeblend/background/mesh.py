@@ -124,8 +124,9 @@ def estimate_background(
     if n_crowded:
         warnings.warn(
             f"{n_crowded} of {crowded.size} boxes lost more than {exclude_percentile:g} % of their "
-            "pixels to clipping and take the sky of others: they are crowded. Mask the sources, or "
-            "give larger boxes or a larger `exclude_percentile`.",
+            "pixels to clipping: they are crowded, and take the sky of other boxes of their image, "
+            "if it has any. Mask the sources, or give larger boxes or a larger "
+            "`exclude_percentile`.",
             stacklevel=2,
         )
     whole = BackgroundMap(

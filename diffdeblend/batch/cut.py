@@ -47,10 +47,11 @@ def cut_blends(
 
     The extent of a source is a disc of its `radius`; or, if that is not given, the isophote around
     it in the image of all bands, smoothed with a Gaussian of the width of the PSF, and at least a
-    disc of 2.5 half-light radii of the PSF. Where isophotes meet, a pixel belongs to the nearest
-    position. A group with more than `max_sources`, or on more than `max_size` pixels, is bisected
-    along its longer axis at the widest gap between positions, until the parts fit; these are
-    `crowded`, and so is the group of a source that is itself too large and has its stamp cut short.
+    disc of 2.5 half-light radii of the PSF. It is that above the sky that `detect` found, or above
+    one level for all of the image. Where isophotes meet, a pixel belongs to the nearest position. A
+    group with more than `max_sources`, or on more than `max_size` pixels, is bisected along its
+    longer axis at the widest gap between positions, until the parts fit; these are `crowded`, and
+    so is the group of a source that is itself too large and has its stamp cut short.
 
     - `positions`: shape `(source, 2)`, x and y in pixels; or what `detect` found.
     - `radius`: of each source, in pixels, shape `(source,)`.
@@ -66,10 +67,11 @@ def cut_blends(
         Groups are friends of friends, as in DAOPHOT: Stetson (1987), PASP 99, 191.
         Width of the PSF from its noise-equivalent area: King (1983), PASP 95, 163.
     """
+    sky = None
     if isinstance(positions, Detections):
         if not positions.n_sources:
             return []
-        positions = positions.positions
+        sky, positions = positions.background, positions.positions
     checked = check_positions(positions, exposure.shape)
     _check_number("threshold", threshold, least=0.0, open_end=True)
     _check_count("max_sources", max_sources)
@@ -84,7 +86,10 @@ def cut_blends(
     if radii is None:
         # A disc of at least a pixel holds the pixel that the position lies on.
         radii = np.full(len(checked), max(_LEAST_EXTENT * float(fwhm.max()) / 2, 1.0))
-        bright = _significance(data, weight, float(fwhm.mean()) / _FWHM_PER_SIGMA) > threshold
+        if sky is None:
+            sky = _level(data, weight)
+        sigma = float(fwhm.mean()) / _FWHM_PER_SIGMA
+        bright = _significance(data, weight, sky, sigma) > threshold
         largest = max_size - 2 * int(np.ceil(margin))
         owner, group, boxes = _isophotes(bright, checked, radii, max_sources, largest)
         boxes = _joined(_disc_boxes(checked, radii), boxes)
@@ -99,22 +104,37 @@ def cut_blends(
     return list(_cut(exposure, data, weight, checked, owner, parts, boxes, crowded, core))
 
 
+def _level(
+    data: Float[np.ndarray, "band y x"], weight: Float[np.ndarray, "band y x"]
+) -> Float[np.ndarray, "band 1 1"]:
+    """One sky for all of a band; 0 where nothing is used."""
+    # A stride, not a cut: all parts of the image have their say.
+    stride = max(1, int(np.sqrt(data[0].size / _SKY_PIXELS)))
+    levels = np.zeros((len(data), 1, 1), data.dtype)
+    for band, (values, inverse) in enumerate(zip(data, weight, strict=True)):
+        if inverse.any():
+            step = stride if inverse[::stride, ::stride].any() else 1
+            few, few_inverse = values[None, ::step, ::step], inverse[None, ::step, ::step]
+            levels[band] = sky_level(few, few_inverse > 0)[0]
+    return levels
+
+
 def _significance(
-    data: Float[np.ndarray, "band y x"], weight: Float[np.ndarray, "band y x"], sigma: float
+    data: Float[np.ndarray, "band y x"],
+    weight: Float[np.ndarray, "band y x"],
+    sky: Float[np.ndarray, "band #y #x"],
+    sigma: float,
 ) -> Float[np.ndarray, "y x"]:
     """Smoothed inverse-variance sum of the bands in units of its noise; 0 where nothing is used."""
     reach = np.arange(-int(4 * sigma + 1), int(4 * sigma + 1) + 1)
     kernel = np.exp(-0.5 * (reach / sigma) ** 2)
-    # A stride, not a cut: all parts of the image have their say.
-    stride = max(1, int(np.sqrt(data[0].size / _SKY_PIXELS)))
     total, depth = np.zeros_like(data[0]), np.zeros_like(data[0])
-    for values, inverse in zip(data, weight, strict=True):
-        if not inverse.any():
-            continue
-        step = stride if inverse[::stride, ::stride].any() else 1
-        few, few_inverse = values[None, ::step, ::step], inverse[None, ::step, ::step]
-        total += inverse * (values - sky_level(few, few_inverse > 0)[0].astype(data.dtype))
-        depth += inverse
+    for values, inverse, level in zip(data, weight, sky, strict=True):
+        if inverse.any():
+            light = values - level.astype(data.dtype, copy=False)
+            # Where nothing is used the sky may be unknown.
+            total += np.where(inverse > 0, inverse * light, 0)
+            depth += inverse
     for axis in (0, 1):
         total = correlate1d(total, kernel, axis=axis, mode="constant")
         depth = correlate1d(depth, kernel**2, axis=axis, mode="constant")

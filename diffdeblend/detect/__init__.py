@@ -15,3 +15,5 @@ from diffdeblend.detect.methods import SkewnessSky as SkewnessSky
 from diffdeblend.detect.methods import Threshold as Threshold
 from diffdeblend.detect.peaks import find_peaks as find_peaks
 from diffdeblend.detect.peaks import significance as significance
+from diffdeblend.detect.stamps import StampDetections as StampDetections
+from diffdeblend.detect.stamps import detect_batch as detect_batch
