@@ -21,6 +21,7 @@ from diffdeblend.detect import (
     SkewnessSky,
     Threshold,
     detect,
+    detect_batch,
 )
 from diffdeblend.segment import NoDetectionsWarning
 
@@ -215,3 +216,26 @@ def test_refuses_what_cannot_be(settings, message):
     image[20:24, 30:34] += 1000.0
     with pytest.raises(ValueError, match=message):
         detect(exposure_of(image), **settings)
+
+
+def test_a_batch_is_its_stamps_alone():
+    rng = np.random.default_rng(6)
+    y, x = np.mgrid[:48, :56]
+    stack = rng.normal(size=(3, 48, 56)).astype(np.float32)
+    for stamp, (x0, y0) in enumerate(((20.0, 20.0), (30.0, 25.0))):
+        stack[stamp] += 90 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 2**2)
+        stack[stamp] += 60 * np.exp(-0.5 * ((x - x0 - 8) ** 2 + (y - y0) ** 2) / 2**2)
+    found = detect_batch(stack, box_size=None, n_sigma=4)
+    assert found.n_sources.tolist() == [2, 2, 0]
+    table = found.catalog.table()
+    assert table["stamp"].tolist() == [0, 0, 1, 1]
+    assert np.sort(table["x_centroid"][:2]) == pytest.approx([20, 28], abs=0.5)
+    for stamp in range(2):
+        one = detect(
+            exposure_of(stack[stamp]), n_sigma=4, sky=NoSky(), kernel=GaussianKernel(), apertures=()
+        )
+        np.testing.assert_array_equal(one.labels.data, found.labels[stamp])
+        rows = table["stamp"] == stamp
+        np.testing.assert_allclose(one.catalog["kron_flux"], table["kron_flux"][rows], rtol=1e-5)
+    with pytest.raises(ValueError, match="`images`"):
+        detect_batch(stack[0])

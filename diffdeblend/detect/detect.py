@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -159,7 +160,7 @@ def detect(
     for radius in apertures:
         if not (np.isfinite(radius) and radius > 0):
             raise ValueError(f"`apertures` must be finite positive radii; got {radius!r}.")
-    if not (np.isscalar(n_sigma) and np.isfinite(n_sigma) and float(n_sigma) > 0):
+    if not (isinstance(n_sigma, Real) and np.isfinite(float(n_sigma)) and n_sigma > 0):
         raise ValueError(f"`n_sigma` must be a finite positive number; got {n_sigma!r}.")
     say("sky")
     bad = _unused(exposure)
@@ -168,7 +169,7 @@ def detect(
         image = np.asarray(exposure.image[band])
         skies.append(sky(image, bad[band]))
         images.append(image - skies[-1].level.astype(image.dtype, copy=False))
-    hidden = bad.any(axis=0)
+    hidden = np.asarray(bad.any(axis=0))
     say("detect")
     image, level, rms = _combined(images, skies, hidden)
     smoothed, noise = _smoothed(image, rms, images, skies, hidden, kernel, exposure)

@@ -31,7 +31,7 @@ def detect_batch(
     images: Any,
     *,
     mask: Any = None,
-    box_size: int = 64,
+    box_size: int | None = 64,
     n_sigma: float = 1.5,
     kernel: Any = None,
     n_pixels: int = 5,
@@ -47,7 +47,8 @@ def detect_batch(
     are whole.
 
     - `images`: shape `(stamp, y, x)`. `mask`: true on pixels not to be used, same shape.
-    - `box_size`: of the sky's mesh, in pixels; larger than a stamp stands for all of it.
+    - `box_size`: of the sky's mesh, in pixels; larger than a stamp stands for all of it. None: the
+        sky is taken away already, and its noise is that of all pixels by their median deviation.
     - `n_sigma`: in standard deviations of the sky's noise in a pixel.
     - `kernel`: to smooth with, odd in height and width; default a Gaussian of 3 pixels.
     - `n_pixels`, `connectivity`, `n_levels`, `contrast`: as in `detect_stamps`, `deblend_stamps`.
@@ -63,9 +64,12 @@ def detect_batch(
         raise ValueError(f"`n_sigma` must be a finite positive number; got {n_sigma!r}.")
     if kernel is None:
         kernel = make_2dgaussian_kernel(2.0, 3)
-    sky = estimate_background(stack, box_size, mask=mask, backend=backend)
-    rms = np.asarray(sky.background_rms)
-    data = stack - np.asarray(sky.background)
+    if box_size is None:
+        level, rms = _no_sky(stack, mask)
+    else:
+        sky = estimate_background(stack, box_size, mask=mask, backend=backend)
+        level, rms = np.asarray(sky.background), np.asarray(sky.background_rms)
+    data = stack - level
     smoothed = np.asarray(smooth(data, kernel, mask=mask, backend=backend))
     found = detect_stamps(
         smoothed,
@@ -92,4 +96,15 @@ def detect_batch(
         error=rms,
         mask=mask,
     )
-    return StampDetections(split.labels, split.n_labels, catalog, np.asarray(sky.background), rms)
+    return StampDetections(split.labels, split.n_labels, catalog, level, rms)
+
+
+def _no_sky(stack: np.ndarray, mask: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Nothing, and the scatter of each stamp, NaN where none of its pixels is used."""
+    used = np.isfinite(stack) if mask is None else np.isfinite(stack) & ~np.asarray(mask, bool)
+    values = np.where(used, stack, np.nan).reshape(len(stack), -1)
+    rms = np.full(len(stack), np.nan, stack.dtype)
+    there = used.any(axis=(1, 2))
+    middle = np.nanmedian(values[there], axis=1, keepdims=True)
+    rms[there] = 1.4826 * np.nanmedian(np.abs(values[there] - middle), axis=1)
+    return np.zeros_like(stack), np.broadcast_to(rms[:, None, None], stack.shape)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from astropy.table import Table
 from jaxtyping import Array, Bool, Float, Int
 
 from diffdeblend.measure.apertures import ApertureMeasurements
@@ -33,6 +34,14 @@ class StampCatalog(NamedTuple):
     columns: dict[str, Any]
     has: Bool[Any, "stamp slot"]
     overflow: Bool[Any, "stamp"]
+
+    def table(self) -> Table:
+        """A row a source: the number of its stamp from 0, and all columns. Host side."""
+        has = np.asarray(self.has)
+        made = Table({"stamp": np.nonzero(has)[0]})
+        for name, values in self.columns.items():
+            made[name] = np.asarray(values)[has]
+        return made
 
 
 def measure_stamps(
