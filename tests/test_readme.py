@@ -38,7 +38,9 @@ def test_commands_of_ci_are_there(readme):
 def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
-        r"(?:^|[\s/])diffdeblend ((?:deblend|simulate|score|-).*)$", shown, flags=re.MULTILINE
+        r"(?:^|[\s/])diffdeblend ((?:deblend|detect|simulate|score|-).*)$",
+        shown,
+        flags=re.MULTILINE,
     )
     assert found
     # These say something and end; any other end is an option that the parser does not know.
