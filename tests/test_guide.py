@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from guide_image import hundred_gaussians
-from quick import hasty
+from quick import hasty, one_size
 
 from diffdeblend.background import estimate_background
 from diffdeblend.measure import SourceCatalog, calc_total_error, decode_flags
@@ -50,7 +50,7 @@ SEGMENT_FLUX_ERR = [14.634553, 19.060458, 21.674279, 16.431396, 19.175229, 10.88
 @pytest.fixture(scope="module", params=["float32", "float64"])
 def guide(request):
     """The guide up to the label images."""
-    with jax.enable_x64(request.param == "float64"), hasty():
+    with jax.enable_x64(request.param == "float64"), hasty(), one_size():
         image = hundred_gaussians("doc")
         assert image.sum() == pytest.approx(826182.2450125171, rel=1e-12)
         image = image.astype(request.param)
