@@ -33,8 +33,8 @@ def field(tmp_path_factory):
     at[1] = at[0] + [6.0, 1.5]
     flux = rng.uniform(400, 2000, 12)
     for (x0, y0), total in zip(at, flux, strict=True):
-        image += total * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 1.5**2) / (
-            2 * np.pi * 1.5**2
+        image += (
+            total * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 1.5**2) / (2 * np.pi * 1.5**2)
         )
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = "RA---TAN", "DEC--TAN"

@@ -96,9 +96,7 @@ def test_sources_before_and_after_deblending(guide):
     digest = hashlib.sha256(guide.labels.data.astype(np.int32).tobytes()).hexdigest()
     assert digest.startswith("6c50bb63de9618f8")
     finder = SourceFinder(n_pixels=10)
-    np.testing.assert_array_equal(
-        finder(guide.convolved, guide.threshold).data, guide.labels.data
-    )
+    np.testing.assert_array_equal(finder(guide.convolved, guide.threshold).data, guide.labels.data)
     # The three panels: the parent at these rows and columns, and its two parts.
     piece = np.s_[273:297, 425:444]
     parent = int(guide.detected.data[281, 434])
