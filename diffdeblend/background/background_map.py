@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from diffdeblend.background.mesh_repair import spline_matrix
-from diffdeblend.background.threads import in_threads
+from diffdeblend.cores import in_threads
 
 # Pixels that are joined at a time.
 _BLOCK = 1 << 20

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from diffdeblend.background.mesh import Estimator, check_mask, check_name, estimated, plain_values
 from diffdeblend.background.sorted_rows import LEVELS, clip_rows
-from diffdeblend.background.threads import in_threads
+from diffdeblend.cores import in_threads
 
 # Pixels of all rings that are sorted at a time.
 _CHUNK = 1 << 19

@@ -13,7 +13,7 @@ from diffdeblend.background.background_map import BackgroundMap
 from diffdeblend.background.mesh_repair import fill_holes, filter_mesh
 from diffdeblend.background.sorted_rows import LEVELS, SCATTERS, KeptRows, clip_rows
 from diffdeblend.background.stamp import box_statistics
-from diffdeblend.background.threads import in_threads
+from diffdeblend.cores import in_threads
 
 # Pixels that are sorted at a time: their running sums take 16 MB in double precision.
 _CHUNK = 1 << 20

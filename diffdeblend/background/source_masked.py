@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from diffdeblend.background.background_map import BackgroundMap
 from diffdeblend.background.mesh import Estimator, check_mask, estimate_background, plain_values
-from diffdeblend.background.threads import in_threads
+from diffdeblend.cores import in_threads
 
 _SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
 # Where less of a stamp is left, masking says nothing any more.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffdeblend.batch.driver import available_cores
 from diffdeblend.components import AnySource, AnyStack, Kind
 from diffdeblend.components.any_source import lit_parts
+from diffdeblend.cores import available_cores
 from diffdeblend.grid import STANDARD, Quality
 from diffdeblend.psf import PixelPSF
 from diffdeblend.scene import Scene, render

@@ -1,6 +1,5 @@
 """Many tasks through compiled programs: chunks, threads, devices, memory."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from diffdeblend.batch.task import Bucket, Task, form, pack_tasks
+from diffdeblend.cores import available_cores
 
 # A compiled program for some tasks: packed tasks, PSFs and number of tasks to stacked results.
 Program = Callable[..., Any]
@@ -84,8 +84,3 @@ def run_tasks(
                     rest = waiting[first.pop(future)][1:]
                     running |= {pool.submit(run, *chunk) for chunk in rest}
                 ended(*future.result())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.detect.detect import Detections, PSFKernel, detect
-from diffdeblend.detect.methods import MultiThreshold, Threshold
+from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
 from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 
@@ -168,6 +168,8 @@ def find(exposure: Exposure) -> Detections:
         exposure,
         n_sigma=_SIGNIFICANT,
         kernel=PSFKernel(),
+        # A filter that sums over many pixels sees a small error of the sky.
+        sky=MeshSky(masked=True),
         segmentation=Threshold(1),
         deblending=MultiThreshold(1, contrast=0.005),
         apertures=(),

@@ -190,7 +190,10 @@ def ellipse_sums(
 
     kinds = (pixels.used, ~window.good, pixels.neighbours, pixels.uncorrected)
     bits = [of_kind.astype(jnp.int32) << (i + 1) for i, of_kind in enumerate(kinds)]
-    kind = 1 + bits[0] + bits[1] + bits[2] + bits[3]
+    # A window of a small image has places that are no pixels of it.
+    in_rows = (jnp.arange(h) + window.y0 >= 0) & (jnp.arange(h) + window.y0 < window.ny)
+    in_columns = (jnp.arange(w) + window.x0 >= 0) & (jnp.arange(w) + window.x0 < window.nx)
+    kind = (1 + bits[0] + bits[1] + bits[2] + bits[3]) * (in_rows[:, None] & in_columns)
 
     def row(state, inputs):
         low, flux, variance, met = state

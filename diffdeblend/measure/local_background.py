@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from diffdeblend.background.sorted_rows import clip_rows, sextractor_mode_of
 from diffdeblend.background.statistics import clip, sextractor_mode
-from diffdeblend.background.threads import in_threads
+from diffdeblend.cores import in_threads
 from diffdeblend.measure.windows import Planes, Window
 
 # The hole is so many times as large as the box of the source.

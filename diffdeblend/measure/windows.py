@@ -1,6 +1,5 @@
 """Small windows around sources, cut from images and put through a function many at a time."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,16 +13,18 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import find_objects
 
-# Few, as each compiles a program of its own; larger ones go on by factors of two.
-_SMALLEST = 16
-# Half of all apertures want between 16 and this.
-_MOST_COMMON = 24
-# Pixels of the windows that go through the function together: on CPU as many as its caches hold.
-_PIXELS_ON_CPU, _PIXELS = 2**16, 2**24
+from diffdeblend.cores import available_cores
+
+# Sides of the windows, and how many go through the function together on a CPU. Few, as each
+# compiles a program of its own; most apertures fit into the first. Many of one size, as sums go
+# row by row over all of them, but not more than caches hold.
+_SIDES = {24: 128, 64: 64, 256: 8, 1024: 1}
+# Pixels of the windows that go through together on an accelerator.
+_PIXELS = 2**24
 
 
 class Window(NamedTuple):
-    """The surroundings of one source. It lies within the image always; see `cut_window`.
+    """The surroundings of one source. Where it leaves a small image, nothing is `good`.
 
     - `data`, `convolved`, `error`, `background`: pixel values, `(h, w)`; what there is no image of
         is 0, but for `convolved`, which then is `data`. What is not finite is 0, and what is not
@@ -130,7 +131,7 @@ def cut_window(
     return _window(parts, label, y0, x0, shape[1:])
 
 
-def _window(parts: Planes, label: Array, y0: Array, x0: Array, shape: tuple[int, int]) -> Window:
+def _window(parts: Planes, label: Array, y0: Array, x0: Array, shape: tuple[Any, Any]) -> Window:
     """The window made of pieces `(h, w)` of the images of `shape`."""
     data = parts.data
     shown = jnp.ones(data.shape, bool) if parts.mask is None else ~parts.mask
@@ -154,8 +155,8 @@ def _window(parts: Planes, label: Array, y0: Array, x0: Array, shape: tuple[int,
         label=jnp.asarray(label),
         x0=x0,
         y0=y0,
-        ny=jnp.int32(shape[0]),
-        nx=jnp.int32(shape[1]),
+        ny=jnp.asarray(shape[0], jnp.int32),
+        nx=jnp.asarray(shape[1], jnp.int32),
     )
 
 
@@ -171,8 +172,9 @@ def map_windows(
     """`function(window, *arguments[source], *options)` for every source; numpy arrays come back.
 
     Sources go into windows of a few sizes, the smallest that hold their boxes, and through a
-    compiled program in chunks of a fixed number: a second call with planes of the same shape
-    compiles nothing, how many sources there may be. On CPU chunks run side by side on all cores.
+    compiled program in chunks of a fixed number: a second call compiles nothing, how many sources
+    there may be, and on CPU whatever the shape of the images. There, chunks run side by side on all
+    cores.
 
     - `function`: of one source, pure; a pytree of arrays. The same object in every call, so that
         its program is found again.
@@ -189,10 +191,16 @@ def map_windows(
     planes = Planes(*(None if plane is None else kind(plane) for plane in planes))
     low, high = (np.clip(edge, 0, shape[1:]) for edge in (boxes[:, :2], boxes[:, 2:]))
     extent = (high - low).max(axis=1, initial=1)
-    size = _SMALLEST * 2 ** np.ceil(np.log2(np.maximum(extent / _SMALLEST, 1))).astype(int)
-    size = np.where((extent > _SMALLEST) & (extent <= _MOST_COMMON), _MOST_COMMON, size)
-    # No window is larger than the image: all that are share one program.
-    size = np.minimum(size, max(shape[1:]))
+    sides = np.array(list(_SIDES))
+    size = sides[np.minimum(np.searchsorted(sides, extent), len(sides) - 1)]
+    # Beyond the table by factors of two.
+    over = 2 ** np.ceil(np.log2(np.maximum(extent / sides[-1], 1))).astype(int)
+    size = size * over
+    if on_cpu:
+        planes = _padded(planes, int(size.max(initial=1)))
+    else:
+        # No window is larger than the image: all that are share one program.
+        size = np.minimum(size, max(shape[1:]))
     start = low - (size[:, None] - (high - low)) // 2
     start = np.clip(start, 0, np.maximum(np.array(shape[1:]) - size[:, None], 0))
     rows = [np.asarray(a) for a in (stamp, label, start[:, 0], start[:, 1])]
@@ -200,8 +208,8 @@ def map_windows(
     rows += [_as_jax(np.asarray(argument)) for argument in arguments]
     jobs = []
     for side in np.unique(size)[::-1].tolist():
-        window = (min(side, shape[1]), min(side, shape[2]))
-        capacity = max(1, (_PIXELS_ON_CPU if on_cpu else _PIXELS) // (window[0] * window[1]))
+        window = (side, side) if on_cpu else (min(side, shape[1]), min(side, shape[2]))
+        capacity = _SIDES.get(side, 1) if on_cpu else max(1, _PIXELS // (window[0] * window[1]))
         chosen = np.flatnonzero(size == side)
         jobs += [
             (chosen[i : i + capacity], window, capacity) for i in range(0, len(chosen), capacity)
@@ -215,6 +223,8 @@ def map_windows(
         kinds = jax.eval_shape(run, Planes(*empty), *one)
         return jax.tree.map(lambda kind: np.zeros((0, *kind.shape), kind.dtype), kinds)
     double = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+    # Values, and not part of the program.
+    image = np.int32(shape[1]), np.int32(shape[2])
 
     def work(job: tuple) -> Any:
         chosen, window, capacity = job
@@ -227,7 +237,7 @@ def map_windows(
             if on_cpu:
                 place = given[0], given[2], given[3]
                 parts = [None if p is None else _cut_all(p, place, window) for p in planes]
-                found = _pieces(function, options, shape[1:], Planes(*parts), *given[1:])
+                found = _pieces(function, options, image, Planes(*parts), *given[1:])
             else:
                 found = _chunk(function, options, window, planes, *given)
             return jax.device_get(found)
@@ -251,9 +261,19 @@ def map_windows(
     return jax.tree.map(gather, *(found[id(job)] for job in jobs))
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _padded(planes: Planes, side: int) -> Planes:
+    """Images that are at least so high and wide; what is added is not good."""
+    short = [max(0, side - n) for n in planes.data.shape[1:]]
+    if not any(short):
+        return planes
+    around = [(0, 0), (0, short[0]), (0, short[1])]
+    wide = {
+        name: np.pad(plane, around)
+        for name, plane in planes._asdict().items()
+        if plane is not None and name != "data"
+    }
+    data = planes.data.astype(np.promote_types(planes.data.dtype, np.float32), copy=False)
+    return Planes(np.pad(data, around, constant_values=np.nan), **wide)
 
 
 def _as_jax(values: np.ndarray) -> np.ndarray:
@@ -277,7 +297,7 @@ def _chunk(function, options, size, planes, *rows):
     return jax.vmap(one)(*rows)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1))
 def _pieces(function, options, shape, parts, label, y0, x0, *arguments):
     def one(parts, label, y0, x0, *arguments):
         return function(_window(parts, label, y0, x0, shape), *arguments, *options)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Column, Table
 
-from diffdeblend.batch.driver import available_cores
+from diffdeblend.cores import available_cores
 from diffdeblend.score.load_measure import load_function
 from diffdeblend.score.measured import Measure, Measured
 from diffdeblend.score.stamps import Stamps

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from diffdeblend.batch.driver import available_cores
 from diffdeblend.components import Sersic
+from diffdeblend.cores import available_cores
 from diffdeblend.fourier import EXACT, Pair, multiply, shift, to_image
 from diffdeblend.grid import STANDARD, Grid, Quality, make_grid
 from diffdeblend.psf import SampledPSF

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.batch.driver import available_cores
+from diffdeblend.cores import available_cores
 from diffdeblend.simulate.drawing import Drawing, Drawn, add_up, place_for
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
-from diffdeblend.batch.driver import available_cores
+from diffdeblend.cores import available_cores
 from diffdeblend.simulate.blends import Blends
 from diffdeblend.simulate.catalog import Catalog
 from diffdeblend.simulate.drawing import Drawing, Drawn, Renderer
