@@ -82,7 +82,7 @@ def test_images_go_through_every_step(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         if kind in ("all NaN", "all masked"):
-            with pytest.raises(ValueError, match="`mask`|`data`"):
+            with pytest.raises(ValueError, match=r"`mask`|`data`"):
                 estimate_background(image, 20, mask=mask)
         else:
             sky = estimate_background(image, 20, mask=mask, exclude_percentile=90)
