@@ -242,15 +242,12 @@ def map_windows(
                 found = _chunk(function, options, window, planes, *given)
             return jax.device_get(found)
 
-    # The first of each size compiles its program; the others of that size wait for it.
+    # The first of each size compiles its program, one after the other: each takes 150 MB.
     firsts = list({job[1]: job for job in reversed(jobs)}.values())
-    begun = {id(job) for job in firsts}
-    rest = [job for job in jobs if id(job) not in begun]
+    found = {id(job): work(job) for job in firsts}
+    rest = [job for job in jobs if id(job) not in found]
     with ThreadPoolExecutor(available_cores() if on_cpu else 1) as pool:
-        found = {}
-        for some in (firsts, rest):
-            done = pool.map(work, some)
-            found |= {id(job): values for job, values in zip(some, done, strict=True)}
+        found |= {id(job): done for job, done in zip(rest, pool.map(work, rest), strict=True)}
 
     def gather(*leaves: np.ndarray) -> np.ndarray:
         all_ = np.empty((n_sources, *leaves[0].shape[1:]), leaves[0].dtype)
