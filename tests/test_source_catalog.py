@@ -3,6 +3,7 @@
 import warnings
 
 import astropy.units as u
+import jax
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -27,11 +28,13 @@ EXACT = (
     *("label", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area"),
     *("max_value", "min_value", "max_value_index", "min_value_index"),
     *("cutout_min_value_index", "cutout_max_value_index"),
+    *("min_value_xindex", "min_value_yindex", "max_value_xindex", "max_value_yindex"),
 )
 CLOSE = (
     *SHAPES,
     *("x_centroid", "y_centroid", "cutout_centroid", "covariance", "covariance_eigvals"),
     *("ellipse_cxx", "ellipse_cyy", "ellipse_cxy", "equivalent_radius", "perimeter", "gini"),
+    *("covariance_xx", "covariance_xy", "covariance_yy", "inertia_tensor"),
     *("segment_flux", "segment_flux_err", "background_sum", "background_mean"),
     *("background_centroid", "x_centroid_quad", "y_centroid_quad", "moments"),
     *("kron_radius", "kron_flux"),
@@ -112,6 +115,7 @@ def test_columns_are_those_of_photutils(field, bad, x64):
         compare(ours, theirs, EXACT, 0, atol=0)
         names = CLOSE if not bad else [n for n in CLOSE if "quad" not in n]
         compare(ours, theirs, names, 1e-10)
+        compare(ours, theirs, ["moments_central"], 1e-10, atol=1e-6)
         angle = np.abs(plain(ours.orientation) - plain(theirs.orientation)) % 180
         assert np.nanmax(np.minimum(angle, 180 - angle)) < 1e-9
     assert np.isnan(ours.area).sum() == bad
@@ -163,8 +167,14 @@ def test_flags_say_what_is_wrong(field):
         decode_flags(1 << 30)
 
 
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one pixel", "line", "negative", "plateau", "everything"])
-def test_odd_sources_are_measured_without_complaint(kind, precision):
+def test_odd_sources_are_measured_without_complaint(kind, double):
+    with jax.enable_x64(double):
+        check_odd_source(kind)
+
+
+def check_odd_source(kind):
     data = np.full((20, 31), 0.5)
     labels = np.zeros(data.shape, np.int32)
     where = {"one pixel": np.s_[0:1, 30:31], "line": np.s_[4:5, 3:12]}.get(kind, np.s_[5:9, 2:9])
@@ -183,6 +193,24 @@ def test_odd_sources_are_measured_without_complaint(kind, precision):
         assert (found.x_centroid[0], found.y_centroid[0]) == (30, 0)
     elif kind != "negative":
         assert found.segment_flux[0] == pytest.approx(7 * (labels > 0).sum())
+
+
+def test_a_kron_radius_out_of_its_ellipse_is_undefined():
+    """Dark pixels near and light far away: a mean radius beyond 6 is none, as in photutils."""
+    segmentation = pytest.importorskip("photutils.segmentation")
+    y, x = np.mgrid[:41, :47]
+    r = np.hypot(x - 22, y - 19)
+    labels = (r < 3).astype(np.int32)
+    convolved = np.exp(-(r**2) / 6)
+    data = np.where(r < 3, 1.0, np.where(r < 6, -0.9, 0.8))
+    data = np.where(r < 9, data, 0)
+    theirs = segmentation.SourceCatalog(
+        data, segmentation.SegmentationImage(labels), convolved_data=convolved
+    )
+    ours = SourceCatalog(data, LabelImage(labels), convolved_data=convolved)
+    assert np.isnan(plain(theirs.kron_radius)).all()
+    assert np.isnan([ours.kron_radius[0], ours.kron_flux[0]]).all()
+    assert "kron_undefined" in decode_flags(ours.flags)[0]
 
 
 def test_sky_positions_and_their_errors(field):
