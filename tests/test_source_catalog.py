@@ -121,6 +121,34 @@ def test_columns_are_those_of_photutils(field, bad, x64):
     assert np.isnan(ours.area).sum() == bad
 
 
+@pytest.mark.slow
+def test_other_apertures_are_those_of_photutils(field, x64):
+    segmentation = pytest.importorskip("photutils.segmentation")
+    more = {**field["more"], "local_bkg_width": 12}
+    theirs = segmentation.SourceCatalog(field["data"], field["labels"].to_photutils(), **more)
+    ours = SourceCatalog(field["data"], field["labels"], **more)
+    # Where there is no first moment photutils keeps the least radius of the catalogue.
+    known = np.isfinite(ours.kron_radius_measured)
+    assert known.sum() > 40
+    for params in ((2.0, 1.2), (3.0, 1.0)):
+        found, expected = ours.kron_photometry(params)[0], theirs.kron_photometry(params)[0]
+        np.testing.assert_allclose(found[known], expected[known], rtol=1e-10, atol=1e-8)
+    found, expected = ours.circular_photometry(4.3)[0], theirs.circular_photometry(4.3)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-8)
+    for fraction in (0.2, 0.9):
+        found, expected = ours.flux_radius(fraction), plain(theirs.flux_radius(fraction))
+        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    one = ours[3:9]
+    ellipses = one.make_kron_apertures()
+    for row, aperture in enumerate(theirs[3:9].make_kron_apertures()):
+        np.testing.assert_allclose([ellipses["x"][row], ellipses["y"][row]], aperture.positions)
+        np.testing.assert_allclose(
+            [ellipses["a"][row], ellipses["b"][row]], [aperture.a, aperture.b]
+        )
+        turned = ellipses["theta"][row] - float(plain(aperture.theta))
+        assert abs(np.sin(turned)) < 1e-8
+
+
 def test_the_level_around_a_source_is_taken_off(field):
     segmentation = pytest.importorskip("photutils.segmentation")
     more = {**field["more"], "local_bkg_width": 12}
