@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 from guide_image import hundred_gaussians
+from quick import hasty, one_size
 
 from diffdeblend import GaussianPSF, make_exposure
 from diffdeblend.batch import cut_blends
@@ -24,6 +25,14 @@ from diffdeblend.detect import (
     detect_batch,
 )
 from diffdeblend.segment import NoDetectionsWarning
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Few programs, and soon compiled."""
+    with hasty(), one_size():
+        yield
+
 
 GUIDE = {
     "kernel": GaussianKernel(3.0, 5),

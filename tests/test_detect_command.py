@@ -8,6 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import QTable
 from astropy.wcs import WCS
+from quick import hasty, one_size
 
 from diffdeblend.cli import main
 
@@ -20,6 +21,13 @@ FILES = {
     "figure.png",
     "summary.json",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Few programs, and soon compiled."""
+    with hasty(), one_size():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from crowded import crowded_field
+from quick import hasty, quick_jit
 from scipy.ndimage import gaussian_filter, label
 
 from diffdeblend.measure.circular import brent_root, flux_radius
@@ -83,17 +84,19 @@ def assert_same(found, expected, rtol, atol=0.0):
 
 
 @pytest.fixture
-def one_window(monkeypatch):
+def few_programs(monkeypatch):
     """Every window is the whole image: one program in place of one for each size."""
 
     def whole(shape, x, *_):
         return np.tile(np.array([0, 0, *shape[-2:]], np.int32), (len(x), 1))
 
     monkeypatch.setattr("diffdeblend.measure.photometry.aperture_boxes", whole)
+    with hasty():
+        yield
 
 
 @pytest.mark.parametrize("method", ["correct", "mask", "none"])
-def test_kron_is_that_of_photutils(method, x64, one_window):
+def test_kron_is_that_of_photutils(method, x64, few_programs):
     check_kron(method, "float64")
 
 
@@ -162,7 +165,7 @@ def image_error(catalog, found, planes, method) -> np.ndarray:
     return np.array(expected)
 
 
-def test_other_kron_parameters_and_the_least_circle(one_window):
+def test_other_kron_parameters_and_the_least_circle(few_programs):
     catalog = peer("correct", kron_params=(3.5, 1.0, 9.0))
     planes, sources = planes_and_sources()
     shapes = shapes_of(catalog)
@@ -177,23 +180,25 @@ def test_other_kron_parameters_and_the_least_circle(one_window):
     assert np.any(3.5 * radius > 6)
 
 
-def test_circles_radii_and_windows_are_those_of_photutils(x64, one_window):
-    check_circles("float64")
+def test_circles_are_those_of_photutils(x64, few_programs):
+    check_circles(peer("correct"), "float64")
+
+
+def check_circles(catalog, precision):
+    planes, sources = planes_and_sources()
+    x, y, *_ = shapes_of(catalog)
+    where = (planes, sources["stamp"], sources["label"], x, y)
+    sky = np.zeros(len(x))
+    light = circular_of(*where, 4.3, sky)
+    assert_same(light.flux, catalog.circular_photometry(4.3)[0], RTOL[precision], atol=0.01)
+    return where, sky
 
 
 @pytest.mark.slow
-def test_circles_in_windows_of_all_sizes(precision):
-    check_circles(precision)
-
-
-def check_circles(precision):
+def test_circles_radii_and_windows_are_those_of_photutils(precision):
     catalog = peer("correct")
-    planes, sources = planes_and_sources()
-    x, y, a, *_ = shapes_of(catalog)
-    where = (planes, sources["stamp"], sources["label"], x, y)
-    sky, double = np.zeros(len(x)), precision == "float64"
-    light = circular_of(*where, 4.3, sky)
-    assert_same(light.flux, catalog.circular_photometry(4.3)[0], RTOL[precision], atol=0.01)
+    where, sky = check_circles(catalog, precision)
+    a, double = catalog.semimajor_axis.value, precision == "float64"
     most = 2.5 * a * catalog.kron_radius.value
     kron_flux = np.asarray(catalog.kron_flux)
     half = np.asarray(catalog.flux_radius(0.5).value)
@@ -258,7 +263,7 @@ def stamp(n: int = 41, at=(18.3, 21.8)) -> tuple[Window, tuple[float, ...]]:
 def test_a_ring_in_jax_and_on_the_host(x64):
     window, _ = stamp()
     box = np.array([14, 12, 29, 26])
-    level, n = jax.jit(partial(local_background, width=6))(window, jnp.asarray(box))
+    level, n = quick_jit(partial(local_background, width=6))(window, jnp.asarray(box))
     planes = Planes(
         *(np.asarray(v)[None] for v in (window.data, window.labels)),
         mask=~np.asarray(window.good)[None],
@@ -276,18 +281,18 @@ def test_derivatives_of_fluxes_are_those_of_finite_differences(x64):
         kron = kron_photometry(window._replace(data=data), *shape, jnp.float64(0.3))
         return kron.aperture.flux
 
-    data, fluxes = window.data, jax.jit(fluxes)
-    slope = jax.jit(jax.grad(fluxes))(data)
+    data, both = window.data, quick_jit(jax.value_and_grad(fluxes))
+    slope = both(data)[1]
     assert np.all(np.isfinite(slope))
     way = jnp.asarray(np.random.default_rng(6).normal(size=data.shape))
     step = 1e-4
-    change = (fluxes(data + step * way) - fluxes(data - step * way)) / (2 * step)
+    change = (both(data + step * way)[0] - both(data - step * way)[0]) / (2 * step)
     assert float(jnp.sum(slope * way)) == pytest.approx(float(change), rel=1e-6)
 
 
 def test_nothing_is_measured_where_there_is_no_source():
     window, (x, y, a, b, theta) = stamp()
-    measure = jax.jit(jax.value_and_grad(lambda *v: kron_photometry(*v).aperture.flux, argnums=1))
+    measure = quick_jit(jax.value_and_grad(lambda *v: kron_photometry(*v).aperture.flux, argnums=1))
     zero = jnp.float32(0)
     for wrong in ((jnp.nan, y, a, b), (x, y, jnp.nan, b), (x, y, a, 0.0)):
         values = (*map(jnp.float32, wrong), jnp.float32(theta))
@@ -308,16 +313,16 @@ def test_half_of_a_gaussian_is_within_its_half_light_radius(x64):
         labels=jnp.zeros_like(window.labels),
     )
     flux = 2 * np.pi * 2.5**2
-    half = jax.jit(flux_radius)(round_, x, y, flux, 12.0, 0.0, 0.5)
+    half = quick_jit(flux_radius)(round_, x, y, flux, 12.0, 0.0, 0.5)
     # Pixels blur: the second moment of a pixel is 1/12, the circle cuts them.
     assert half == pytest.approx(np.sqrt(2 * np.log(2)) * np.sqrt(2.5**2 + 1 / 12), rel=2e-3)
-    place = jax.jit(centroid_win)(round_, x + 0.4, y - 0.3, half, 0.16, 0.16, 0.0)
+    place = quick_jit(centroid_win)(round_, x + 0.4, y - 0.3, half, 0.16, 0.16, 0.0)
     np.testing.assert_allclose([place.x, place.y], [x, y], atol=1e-3)
     assert not place.fallback
 
 
 def test_roots(x64):
-    roots = jax.jit(lambda low, high: brent_root(_cubic, low, high, _cubic(low), _cubic(high)))
+    roots = quick_jit(lambda low, high: brent_root(_cubic, low, high, _cubic(low), _cubic(high)))
     assert roots(0.5, 9.0) == pytest.approx(2.5, abs=1e-11)
     assert roots(2.5, 9.0) == 2.5
     assert roots(-1.0, 2.5) == 2.5

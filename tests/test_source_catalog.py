@@ -3,26 +3,38 @@
 import warnings
 
 import astropy.units as u
+import jax
 import numpy as np
 import pytest
 from astropy.wcs import WCS
 from guide_image import hundred_gaussians
+from quick import hasty, one_size
 from scipy.ndimage import label
 
 from diffdeblend.measure import FLAGS, SourceCatalog, calc_total_error, decode_flags
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.smooth import smooth
 
+
+@pytest.fixture(autouse=True)
+def hastily():
+    """Few programs, and soon compiled."""
+    with hasty(), one_size():
+        yield
+
+
 SHAPES = ("semimajor_axis", "semiminor_axis", "eccentricity", "elongation", "ellipticity", "fwhm")
 EXACT = (
     *("label", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area"),
     *("max_value", "min_value", "max_value_index", "min_value_index"),
     *("cutout_min_value_index", "cutout_max_value_index"),
+    *("min_value_xindex", "min_value_yindex", "max_value_xindex", "max_value_yindex"),
 )
 CLOSE = (
     *SHAPES,
     *("x_centroid", "y_centroid", "cutout_centroid", "covariance", "covariance_eigvals"),
     *("ellipse_cxx", "ellipse_cyy", "ellipse_cxy", "equivalent_radius", "perimeter", "gini"),
+    *("covariance_xx", "covariance_xy", "covariance_yy", "inertia_tensor"),
     *("segment_flux", "segment_flux_err", "background_sum", "background_mean"),
     *("background_centroid", "x_centroid_quad", "y_centroid_quad", "moments"),
     *("kron_radius", "kron_flux"),
@@ -63,8 +75,13 @@ def field():
     return {
         "data": data,
         "labels": LabelImage(labels.astype(np.int32)),
-        "more": {"convolved_data": convolved, "error": error, "background": background},
-        "kernel": kernel,
+        # Of one kind in all tests, so that they share programs.
+        "more": {
+            "convolved_data": convolved,
+            "error": error,
+            "background": background,
+            "mask": np.zeros(data.shape, bool),
+        },
     }
 
 
@@ -98,9 +115,38 @@ def test_columns_are_those_of_photutils(field, bad, x64):
         compare(ours, theirs, EXACT, 0, atol=0)
         names = CLOSE if not bad else [n for n in CLOSE if "quad" not in n]
         compare(ours, theirs, names, 1e-10)
+        compare(ours, theirs, ["moments_central"], 1e-10, atol=1e-6)
         angle = np.abs(plain(ours.orientation) - plain(theirs.orientation)) % 180
         assert np.nanmax(np.minimum(angle, 180 - angle)) < 1e-9
     assert np.isnan(ours.area).sum() == bad
+
+
+@pytest.mark.slow
+def test_other_apertures_are_those_of_photutils(field, x64):
+    segmentation = pytest.importorskip("photutils.segmentation")
+    more = {**field["more"], "local_bkg_width": 12}
+    theirs = segmentation.SourceCatalog(field["data"], field["labels"].to_photutils(), **more)
+    ours = SourceCatalog(field["data"], field["labels"], **more)
+    # Where there is no first moment photutils keeps the least radius of the catalogue.
+    known = np.isfinite(ours.kron_radius_measured)
+    assert known.sum() > 40
+    for params in ((2.0, 1.2), (3.0, 1.0)):
+        found, expected = ours.kron_photometry(params)[0], theirs.kron_photometry(params)[0]
+        np.testing.assert_allclose(found[known], expected[known], rtol=1e-10, atol=1e-8)
+    found, expected = ours.circular_photometry(4.3)[0], theirs.circular_photometry(4.3)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-8)
+    for fraction in (0.2, 0.9):
+        found, expected = ours.flux_radius(fraction), plain(theirs.flux_radius(fraction))
+        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    one = ours[3:9]
+    ellipses = one.make_kron_apertures()
+    for row, aperture in enumerate(theirs[3:9].make_kron_apertures()):
+        np.testing.assert_allclose([ellipses["x"][row], ellipses["y"][row]], aperture.positions)
+        np.testing.assert_allclose(
+            [ellipses["a"][row], ellipses["b"][row]], [aperture.a, aperture.b]
+        )
+        turned = ellipses["theta"][row] - float(plain(aperture.theta))
+        assert abs(np.sin(turned)) < 1e-8
 
 
 def test_the_level_around_a_source_is_taken_off(field):
@@ -116,56 +162,11 @@ def test_the_level_around_a_source_is_taken_off(field):
 def test_single_precision_is_good_enough(field):
     data, more = field["data"].astype(np.float32), field["more"]
     exact = SourceCatalog(field["data"], field["labels"], **more)
-    more = {name: value.astype(np.float32) for name, value in more.items()}
+    more = {n: v if v.dtype == bool else v.astype(np.float32) for n, v in more.items()}
     single = SourceCatalog(data, field["labels"], **more)
     for name in (*SHAPES, "x_centroid", "y_centroid", "segment_flux", "segment_flux_err"):
         np.testing.assert_allclose(single[name], exact[name], rtol=1e-5, err_msg=name)
     assert single.kron_flux.dtype == np.float32
-
-
-def test_the_guides_table(x64):
-    background = pytest.importorskip("photutils.background")
-    image = hundred_gaussians("doc")
-    bkg = background.Background2D(
-        image, (50, 50), filter_size=(3, 3), bkg_estimator=background.MedianBackground()
-    )
-    data = image - bkg.background
-    offset = (np.arange(10) - 4.5) / 10
-    grid = np.arange(-2, 3)[:, None] + offset
-    row = np.exp(-0.5 * (grid / (3 / 2.3548200450309493)) ** 2).mean(axis=1)
-    kernel = np.outer(row, row) / row.sum() ** 2
-    convolved = np.asarray(smooth(data, kernel, backend="host"))
-    labels, _ = label(convolved > 1.5 * bkg.background_rms, np.ones((3, 3)))
-    counts = np.bincount(labels.ravel())
-    labels[counts[labels] < 10] = 0
-    segments = LabelImage(labels.astype(np.int32)).relabel_consecutive()
-    assert segments.n_labels == 87
-    ours = SourceCatalog(data, segments, convolved_data=convolved)
-    # Of the printed table, the two sources that deblending leaves with their numbers.
-    first, fifth = ours.select_label(1), ours.select_label(5)
-    for one, x, y, kron, area, flux in (
-        (first, 235.3128, 1.4483, 509.74, 47, 445.6095),
-        (fifth, 258.2727, 11.9418, 661.22, 79, 472.4109),
-    ):
-        assert one.x_centroid == pytest.approx(x, abs=5e-5)
-        assert one.y_centroid == pytest.approx(y, abs=5e-5)
-        assert one.area == area
-        assert one.segment_flux == pytest.approx(flux, abs=5e-5)
-        assert one.kron_flux == pytest.approx(kron, abs=0.005)
-    # The other tables have no smoothed image; the guide swaps x and y for the background's.
-    error = calc_total_error(data, bkg.background_rms, 500.0)
-    bare = SourceCatalog(data, segments, background=bkg.background, error=error)
-    for one, x, y, level, flux_err in (
-        (bare.select_label(1), 235.24243, 1.2020749, 5.2023095805, 14.634553),
-        (bare.select_label(5), 258.29728, 11.899213, 5.2230864451, 19.060458),
-    ):
-        assert one.x_centroid == pytest.approx(x, abs=1e-5)
-        assert one.y_centroid == pytest.approx(y, abs=1e-5)
-        assert one.background_centroid == pytest.approx(level, abs=1e-6)
-        assert one.segment_flux_err == pytest.approx(flux_err, rel=1e-6)
-    # A kernel does the same as the image it makes.
-    other = SourceCatalog(data, segments, kernel=kernel)
-    np.testing.assert_allclose(other.x_centroid, ours.x_centroid, rtol=1e-12)
 
 
 def test_flags_say_what_is_wrong(field):
@@ -194,8 +195,14 @@ def test_flags_say_what_is_wrong(field):
         decode_flags(1 << 30)
 
 
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["one pixel", "line", "negative", "plateau", "everything"])
-def test_odd_sources_are_measured_without_complaint(kind, precision):
+def test_odd_sources_are_measured_without_complaint(kind, double):
+    with jax.enable_x64(double):
+        check_odd_source(kind)
+
+
+def check_odd_source(kind):
     data = np.full((20, 31), 0.5)
     labels = np.zeros(data.shape, np.int32)
     where = {"one pixel": np.s_[0:1, 30:31], "line": np.s_[4:5, 3:12]}.get(kind, np.s_[5:9, 2:9])
@@ -214,6 +221,24 @@ def test_odd_sources_are_measured_without_complaint(kind, precision):
         assert (found.x_centroid[0], found.y_centroid[0]) == (30, 0)
     elif kind != "negative":
         assert found.segment_flux[0] == pytest.approx(7 * (labels > 0).sum())
+
+
+def test_a_kron_radius_out_of_its_ellipse_is_undefined():
+    """Dark pixels near and light far away: a mean radius beyond 6 is none, as in photutils."""
+    segmentation = pytest.importorskip("photutils.segmentation")
+    y, x = np.mgrid[:41, :47]
+    r = np.hypot(x - 22, y - 19)
+    labels = (r < 3).astype(np.int32)
+    convolved = np.exp(-(r**2) / 6)
+    data = np.where(r < 3, 1.0, np.where(r < 6, -0.9, 0.8))
+    data = np.where(r < 9, data, 0)
+    theirs = segmentation.SourceCatalog(
+        data, segmentation.SegmentationImage(labels), convolved_data=convolved
+    )
+    ours = SourceCatalog(data, LabelImage(labels), convolved_data=convolved)
+    assert np.isnan(plain(theirs.kron_radius)).all()
+    assert np.isnan([ours.kron_radius[0], ours.kron_flux[0]]).all()
+    assert "kron_undefined" in decode_flags(ours.flags)[0]
 
 
 def test_sky_positions_and_their_errors(field):
@@ -296,7 +321,7 @@ def test_own_columns_come_and_go(field):
 
 def test_units_and_tables(field):
     unit = u.nJy
-    more = {name: value * unit for name, value in field["more"].items()}
+    more = {n: v if v.dtype == bool else v * unit for n, v in field["more"].items()}
     ours = SourceCatalog(field["data"] * unit, field["labels"], wcs=tan_wcs(), **more)[:4]
     table = ours.to_table(["label", "sky_centroid", "area", "orientation", "segment_flux"])
     assert table["segment_flux"].unit == unit
@@ -314,8 +339,8 @@ def test_units_and_tables(field):
 
 def test_another_band_with_the_shapes_of_the_first(field):
     first = SourceCatalog(field["data"], field["labels"], **field["more"])
-    error = field["more"]["error"]
-    second = SourceCatalog(2 * field["data"], field["labels"], error=error, detection_catalog=first)
+    more = {name: field["more"][name] for name in ("error", "mask")}
+    second = SourceCatalog(2 * field["data"], field["labels"], **more, detection_catalog=first)
     np.testing.assert_array_equal(second.x_centroid, first.x_centroid)
     np.testing.assert_array_equal(second.kron_radius, first.kron_radius)
     np.testing.assert_allclose(second.kron_flux, 2 * first.kron_flux, rtol=1e-5, atol=1e-3)

@@ -134,8 +134,11 @@ class Measurements:
 
     @cached_property
     def moments(self) -> Columns:
-        _, y, x = self._centroid
+        total, y, x = self._centroid
         central = isophotal.central_moments(self.lit, self._light, y, x, order=3)
+        # Without light there is no centre, but a sum.
+        about_centre = np.arange(16).reshape(4, 4) > 0
+        central = np.where((total <= 0)[:, None, None] & about_centre, np.nan, central)
         mixed = -central[:, 1, 1]
         inertia = np.stack([central[:, 0, 2], mixed, mixed, central[:, 2, 0]], axis=1)
         return {

@@ -133,7 +133,12 @@ def _on_device(planes: Planes, n_slots: int, method: Any, params: tuple) -> Stam
         if planes.error is None:
             for name in ("segment_flux_err", "kron_flux_err"):
                 columns[name] = jnp.full_like(columns[name], jnp.nan)
-        return columns | {"flags": columns["flags"] | _bits(planes, window, kron)}
+        else:
+            # A window has 0 where an error is not finite.
+            error, used = planes.error[stamp], (window.labels == label) & window.good
+            odd = jnp.sum(jnp.where(used & ~jnp.isfinite(error), jnp.abs(error), 0))
+            columns["segment_flux_err"] = jnp.where(odd == 0, columns["segment_flux_err"], odd)
+        return columns | {"flags": columns["flags"] | _bits(planes, stamp, window, kron)}
 
     label = jnp.arange(1, n_slots + 1, dtype=jnp.int32)
     by_slot = jax.vmap(jax.vmap(one, (None, 0)), (0, None))
@@ -149,23 +154,27 @@ def _on_device(planes: Planes, n_slots: int, method: Any, params: tuple) -> Stam
     )
 
 
-def _bits(planes: Planes, window: Any, kron: Any) -> Array:
-    """Bits of the Kron aperture and of the pixels of the segment."""
+def _bits(planes: Planes, stamp: Array, window: Any, kron: Any) -> Array:
+    """Bits of the Kron aperture and of the pixels of the segment. The window is the stamp."""
     segment = window.labels == window.label
     flags = jnp.where(kron.undefined, FLAGS["kron_undefined"], 0)
     light = kron.aperture
-    hidden = segment & ~window.good
-    # Which of the two it is, a window does not know; a mask is the more likely.
+    # Which of the two is in an aperture, its sum does not say; a mask is the more likely.
     bad = "non_finite_data" if planes.mask is None else "masked_pixels"
-    named = (
+    named = [
         ("kron_minimum_radius", kron.minimum_radius),
         ("kron_no_overlap", light.no_overlap),
         ("kron_partial_overlap", light.partial_overlap),
         ("kron_neighbor_pixels", light.neighbor_pixels),
         ("kron_uncorrected_pixels", light.uncorrected_pixels),
         (f"kron_{bad}", light.bad_pixels),
-        (bad, jnp.any(hidden)),
-    )
+        ("non_finite_data", jnp.any(segment & ~jnp.isfinite(planes.data[stamp]))),
+    ]
+    if planes.mask is not None:
+        named.append(("masked_pixels", jnp.any(segment & planes.mask[stamp])))
+    if planes.error is not None:
+        wrong = jnp.any(segment & ~jnp.isfinite(planes.error[stamp]))
+        named.append(("non_finite_error", wrong))
     for name, where in named:
         flags |= jnp.where(where, FLAGS[name], 0)
     return flags
