@@ -1,12 +1,14 @@
 """Windows around sources: what is in them, and that a second call compiles nothing."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.ndimage import find_objects, label
 
 from diffdeblend.measure.pixels import list_pixels
-from diffdeblend.measure.windows import Planes, list_sources, map_windows
+from diffdeblend.measure.windows import Planes, map_windows
 
 
 def labelled(shape, seed, fill=0.35):
@@ -30,6 +32,19 @@ def corners(window, number):
     }
 
 
+class Listed(NamedTuple):
+    """Stamp, label and box of each source."""
+
+    stamp: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+
+
+def listed(labels):
+    pixels = list_pixels(labels)
+    return Listed(pixels.stamp, pixels.label, pixels.boxes())
+
+
 @pytest.mark.parametrize("shape", [(1, 41, 67), (5, 23, 19), (3, 9, 40)])
 def test_windows_hold_their_sources(shape):
     labels = labelled(shape, 1)
@@ -37,7 +52,7 @@ def test_windows_hold_their_sources(shape):
     data = rng.normal(size=shape).astype(np.float32)
     mask = rng.random(shape) < 0.05
     data[0, 2, 3] = np.nan
-    sources = list_sources(labels)
+    sources = listed(labels)
     n = len(sources.label)
     assert n == labels.max(axis=(1, 2)).sum()
     planes = Planes(data, labels.astype(np.int32), mask=mask)
@@ -63,7 +78,7 @@ def test_a_second_call_compiles_nothing(compilations):
 
     for seed, fill in ((1, 0.3), (2, 0.36), (3, 0.25)):
         labels = labelled(shape, seed, fill)
-        sources = list_sources(labels)
+        sources = listed(labels)
         boxes = sources.boxes.copy()
         # Whatever the sizes of the sources, one window of each size at least.
         boxes[0], boxes[1], boxes[2] = (0, 0, 5, 5), (0, 0, 20, 4), (0, 0, 40, 33)
@@ -76,7 +91,7 @@ def test_a_second_call_compiles_nothing(compilations):
 
 def test_nothing_to_map_has_the_right_shapes():
     planes = Planes(np.zeros((2, 8, 9), np.float32), np.zeros((2, 8, 9), np.int32))
-    sources = list_sources(planes.labels)
+    sources = listed(planes.labels)
     found = map_windows(corners, planes, *sources, arguments=(np.zeros(0),))
     assert found["sum"].shape == (0,)
     assert found["shape"].shape == (0, 2)
@@ -111,8 +126,7 @@ def test_more_sources_than_sixteen_bits_stay_in_order():
     np.testing.assert_array_equal(labels.reshape(-1)[pixels.index], pixels.label)
 
 
-@pytest.mark.parametrize("maker", [list_pixels, list_sources])
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), int), np.zeros((1, 4, 4))])
-def test_bad_labels_are_refused(maker, wrong):
+def test_bad_labels_are_refused(wrong):
     with pytest.raises(ValueError, match="`labels`"):
-        maker(wrong)
+        list_pixels(wrong)

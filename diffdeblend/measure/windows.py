@@ -11,7 +11,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import find_objects
 
 from diffdeblend.cores import available_cores
 
@@ -61,50 +60,6 @@ class Planes(NamedTuple):
     error: Any = None
     background: Any = None
     mask: Any = None
-
-
-class Sources(NamedTuple):
-    """Sources of a stack of label images, as a list.
-
-    - `stamp`, `label`: which stamp, and the label there, `(source,)`.
-    - `boxes`: rows (y0, x0, y1, x1); the last pixel is the one before (y1, x1).
-    """
-
-    stamp: Int[np.ndarray, "source"]
-    label: Int[np.ndarray, "source"]
-    boxes: Int[np.ndarray, "source 4"]
-
-
-def list_sources(labels: Int[np.ndarray, "stamp y x"]) -> Sources:
-    """Every label, by stamp and then label, with the box around its pixels. Host side.
-
-    **Raises:** `ValueError` for another shape, or what is not integers.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 3 or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` needs integers of shape (stamp, y, x); "
-            f"got {labels.dtype} of shape {labels.shape}."
-        )
-    if labels.size == 0:
-        return Sources(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int32))
-    most = labels.max(axis=(1, 2)).astype(np.int64)
-    first = np.cumsum(most) - most
-    if len(labels) == 1:
-        found = find_objects(labels[0])
-        boxes = [(None, *box) if box else None for box in found]
-    else:
-        # All numbers differ: one call finds the objects of all stamps.
-        boxes = find_objects(np.where(labels > 0, labels + first[:, None, None], 0))
-    there = np.array([i for i, box in enumerate(boxes) if box is not None], np.int64)
-    ends: list[Any] = [box for box in boxes if box is not None]
-    rows = [(b[1].start, b[2].start, b[1].stop, b[2].stop) for b in ends]
-    stamp = np.searchsorted(np.cumsum(most), there, side="right")
-    return Sources(
-        stamp.astype(np.int32),
-        (there - first[stamp] + 1).astype(np.int32),
-        np.array(rows, np.int32).reshape(-1, 4),
-    )
 
 
 def cut_window(
@@ -179,8 +134,8 @@ def map_windows(
     - `function`: of one source, pure; a pytree of arrays. The same object in every call, so that
         its program is found again.
     - `planes`: on CPU arrays of numpy, else of JAX: others are copied.
-    - `boxes`: pixels that the windows have to hold, as in `Sources`; what lies outside the image is
-        left out.
+    - `boxes`: pixels that the windows have to hold, rows (y0, x0, y1, x1), the last being the one
+        before (y1, x1); what lies outside the image is left out.
     - `arguments`: one row per source. `options`: hashable, the same for all sources.
     """
     shape = planes.data.shape
