@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "background": ("ConstantBackground", "MeshBackground", "PolynomialBackground"),
+    "background": (
+        "ConstantBackground",
+        "MeshBackground",
+        "PolynomialBackground",
+        "SplineBackground",
+    ),
     "components": (
         "AbstractComponent",
         "BulgeDisc",
@@ -25,11 +30,12 @@ _HOMES = {
         "Stack",
     ),
     "deblend": ("Deblended",),
-    "detect": ("find_peaks",),
+    "detect": ("Detections", "find_peaks"),
     "exposure": ("Exposure", "Header", "make_exposure"),
     "fit": ("Fit", "FirstOrder", "LevenbergMarquardt", "ProximalGradient", "ShapePrior"),
     "grid": ("FIT", "STANDARD", "Quality", "fine"),
     "io": ("load_scene", "read", "save_scene", "write_results"),
+    "measure": ("SourceCatalog",),
     "programs": ("keep_programs",),
     "psf": (
         "AbstractPSF",
@@ -40,6 +46,7 @@ _HOMES = {
         "PixelPSF",
         "SampledPSF",
     ),
+    "segment": ("LabelImage",),
     "scene": ("Scene", "render", "render_each", "residual"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
     from diffdeblend.background import ConstantBackground as ConstantBackground
     from diffdeblend.background import MeshBackground as MeshBackground
     from diffdeblend.background import PolynomialBackground as PolynomialBackground
+    from diffdeblend.background import SplineBackground as SplineBackground
     from diffdeblend.components import AbstractComponent as AbstractComponent
     from diffdeblend.components import BulgeDisc as BulgeDisc
     from diffdeblend.components import DeVaucouleurs as DeVaucouleurs
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
     from diffdeblend.components import Sersic as Sersic
     from diffdeblend.components import Stack as Stack
     from diffdeblend.deblend import Deblended as Deblended
+    from diffdeblend.detect import Detections as Detections
     from diffdeblend.detect import find_peaks as find_peaks
     from diffdeblend.exposure import Exposure as Exposure
     from diffdeblend.exposure import Header as Header
@@ -79,6 +88,7 @@ if TYPE_CHECKING:
     from diffdeblend.io import read as read
     from diffdeblend.io import save_scene as save_scene
     from diffdeblend.io import write_results as write_results
+    from diffdeblend.measure import SourceCatalog as SourceCatalog
     from diffdeblend.programs import keep_programs as keep_programs
     from diffdeblend.psf import AbstractPSF as AbstractPSF
     from diffdeblend.psf import GaussianMixturePSF as GaussianMixturePSF
@@ -91,6 +101,7 @@ if TYPE_CHECKING:
     from diffdeblend.scene import render as render
     from diffdeblend.scene import render_each as render_each
     from diffdeblend.scene import residual as residual
+    from diffdeblend.segment import LabelImage as LabelImage
 
 
 def __getattr__(name: str):

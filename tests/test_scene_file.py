@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 import diffdeblend.background as backgrounds
 import diffdeblend.components as components
-from diffdeblend.background import ConstantBackground, MeshBackground, PolynomialBackground
+from diffdeblend.background import (
+    ConstantBackground,
+    MeshBackground,
+    PolynomialBackground,
+    SplineBackground,
+)
 from diffdeblend.components import (
     AnySource,
     BulgeDisc,
@@ -66,6 +71,7 @@ SKIES = {
     "constant": lambda: ConstantBackground(0.1 * FLUX),
     "polynomial": lambda: PolynomialBackground(np.outer(FLUX, np.arange(6))),
     "mesh": lambda: MeshBackground(np.arange(12.0).reshape(2, 2, 3)),
+    "spline": lambda: SplineBackground(np.arange(12.0).reshape(2, 2, 3), (8, 9)),
 }
 
 

@@ -165,8 +165,7 @@ def detect(
     say("sky")
     bad = _unused(exposure)
     images, skies = [], []
-    for band in range(exposure.n_bands):
-        image = np.asarray(exposure.image[band])
+    for band, image in enumerate(np.asarray(exposure.image)):
         skies.append(sky(image, bad[band]))
         images.append(image - skies[-1].level.astype(image.dtype, copy=False))
     hidden = np.asarray(bad.any(axis=0))
@@ -301,7 +300,7 @@ def _error(exposure: Exposure, band: int, image: np.ndarray, sky: Sky, gain: Any
     """Standard deviation of each pixel of a band; 0 where it is not known."""
     if gain is not None:
         return np.asarray(calc_total_error(image, sky.rms, gain))
-    variance = np.asarray(exposure.variance[band])
+    variance = np.asarray(exposure.variance)[band]
     known = np.isfinite(variance) & (variance > 0)
     return np.sqrt(np.where(known, variance, 0))
 

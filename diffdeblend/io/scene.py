@@ -14,7 +14,12 @@ import jax
 import numpy as np
 
 from diffdeblend import __version__
-from diffdeblend.background import ConstantBackground, MeshBackground, PolynomialBackground
+from diffdeblend.background import (
+    ConstantBackground,
+    MeshBackground,
+    PolynomialBackground,
+    SplineBackground,
+)
 from diffdeblend.components import (
     AnySource,
     AnyStack,
@@ -55,6 +60,7 @@ KNOWN: Mapping[str, type[eqx.Module]] = {
         ConstantBackground,
         MeshBackground,
         PolynomialBackground,
+        SplineBackground,
     )
 }
 _DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "bool")
@@ -206,7 +212,12 @@ def _static(value: Any, where: str) -> Any:
     # A subclass, such as a NumPy scalar or an enum, would come back as something else.
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise ValueError(f"`{where}` must be a bool, an int, a float, a str or None; got {value!r}.")
+    if type(value) is tuple:
+        return tuple(_static(part, where) for part in value)
+    raise ValueError(
+        f"`{where}` must be a bool, an int, a float, a str, None or a tuple of these; "
+        f"got {value!r}."
+    )
 
 
 def _rebuild(described: Any, known: Mapping[str, type[eqx.Module]], where: str) -> Any:
@@ -229,6 +240,11 @@ def _rebuild(described: Any, known: Mapping[str, type[eqx.Module]], where: str) 
     return _refuse(where, f"has the keys {sorted(keys)}")
 
 
+def _as_tuple(value: Any) -> Any:
+    """What JSON has made lists of."""
+    return tuple(_as_tuple(part) for part in value) if isinstance(value, list) else value
+
+
 def _module(
     name: Any, described: Any, known: Mapping[str, type[eqx.Module]], where: str
 ) -> eqx.Module:
@@ -247,7 +263,7 @@ def _module(
         if declared.metadata.get("static", False):
             if not isinstance(value, dict) or set(value) != {"static"}:
                 _refuse(at, "is not marked as static")
-            value = _static(value["static"], at)
+            value = _static(_as_tuple(value["static"]), at)
         else:
             value = _rebuild(value, known, at)
         object.__setattr__(module, field_name, value)
