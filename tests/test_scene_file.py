@@ -169,9 +169,9 @@ class Own(PointSource):
 
 
 class Named(PointSource):
-    """A static value that JSON would give back as a list."""
+    """A static value that JSON does not have."""
 
-    names: tuple[str, ...] = eqx.field(static=True, default=("a",))
+    names: frozenset[str] = eqx.field(static=True, default=frozenset("a"))
 
 
 def test_classes_of_the_user(tmp_path):

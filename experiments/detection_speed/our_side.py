@@ -109,12 +109,14 @@ def main() -> None:
     runs = {"field": field, "stamps": stamps, "denclue": denclue, "climb": climb}
     before = peak()
     totals, parts = [], []
-    count = 0
+    count, largest = 0, 0.0
     for _ in range(repeats):
         begun = time.perf_counter()
         count, seconds = runs[case](images)
         totals.append(time.perf_counter() - begun)
         parts.append(seconds)
+        # Of the first call: what later ones add is what the allocator keeps.
+        largest = largest or peak()
     best = int(np.argmin(totals))
     print(
         json.dumps(
@@ -125,7 +127,7 @@ def main() -> None:
                 "cold": totals[0],
                 "warm": totals[best],
                 "stages": parts[best],
-                "peak": peak(),
+                "peak": largest,
                 "before": before,
             }
         )

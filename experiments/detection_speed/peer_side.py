@@ -112,12 +112,13 @@ def main():
             module.set_extract_pixstack(5_000_000)
             module.set_sub_object_limit(8192)
     before = peak()
-    totals, stages = [], []
+    totals, stages, largest = [], [], 0
     for _ in range(repeats):
         seconds, begun = {}, time.perf_counter()
         count = sum(run(image, BOX[whole], seconds) for image in ([images] if whole else images))
         totals.append(time.perf_counter() - begun)
         stages.append(seconds)
+        largest = largest or peak()
     best = int(np.argmin(totals))
     print(
         json.dumps(
@@ -127,7 +128,7 @@ def main():
                 "cold": totals[0],
                 "warm": totals[best],
                 "stages": stages[best],
-                "peak": peak(),
+                "peak": largest,
                 "before": before,
             }
         )
