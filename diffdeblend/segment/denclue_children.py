@@ -18,6 +18,11 @@ from diffdeblend.segment.members import Members
 AscentMethod = Literal["grid", "exact"]
 
 
+# Times as many pixels make a group of attractors where only some pixels climb: found on scenes with
+# a flat cluster, and scored on others.
+_SPOKESMAN = 2.0
+
+
 def find_children(
     members: Members,
     h: Float[np.ndarray, "group"],
@@ -57,6 +62,8 @@ def find_children(
     end_x, end_y = climbed.x.astype(float), climbed.y.astype(float)
     if digitize_attractors:
         end_x, end_y = np.rint(end_x), np.rint(end_y)
-    options = {"eps": attr_dbs_eps, "K": attr_dbs_K, "left_out": left_out}
+    # One that climbs speaks for several pixels here, and chance for as many at once.
+    least = _SPOKESMAN * attr_dbs_K if gl_downsampling else attr_dbs_K
+    options = {"eps": attr_dbs_eps, "K": least, "left_out": left_out}
     children = merge_attractors(members, members.group[start], end_x, end_y, of_pixel, **options)
     return children, start, climbed

@@ -129,7 +129,7 @@ def denclue_deblend(
         nearest child.
     - `min_size`: clusters of fewer pixels stay whole.
     - `attr_dbs_eps`, `attr_dbs_K`: attractors are merged by DBSCAN with this radius in pixels,
-        and at least this number of pixels.
+        and at least this number of pixels; twice as many if down-sampled.
     - `gl_downsampling`: only maxima of the Laplacian of a Gaussian and a mesh of pixels climb;
         others go where the nearest of these goes. Needs "exact". `gl_sigma`, `gl_th_rel`, `h_grid`:
         width in pixels, least fraction of the highest maximum, spacing of the mesh in pixels.
