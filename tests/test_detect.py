@@ -142,6 +142,20 @@ def test_several_bands_are_searched_as_one(bands):
     assert all(table[name].info.description for name in table.colnames)
 
 
+def test_a_flaw_in_one_band_hides_nothing(bands):
+    mask = np.zeros(bands.image.shape, bool)
+    mask[1, 36:46, 26:36] = True
+    flawed = bands.with_mask("BAD", mask)
+    for kernel in (GaussianKernel(), PSFKernel()):
+        found = detect(flawed, n_sigma=5, kernel=kernel, sky=MeshSky(45), apertures=())
+        distance = np.hypot(*(found.positions - [30.3, 40.6]).T)
+        assert distance.min() < 0.4
+        row = found.catalog[distance.argmin()]
+        assert row["kron_flux_g"].value == pytest.approx(500, rel=0.2)
+        # Of 800 what is left at the edges, or nothing.
+        assert not row["segment_flux_r"].value > 80
+
+
 def test_the_matched_filter_counts_in_its_own_noise(bands):
     found = detect(bands, n_sigma=5, kernel=PSFKernel(), sky=MeshSky(45), deblending=None)
     assert found.n_sources == 2

@@ -24,7 +24,7 @@ from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import Header, flux_unit
 from diffdeblend.measure import SourceCatalog, calc_total_error
-from diffdeblend.planes import excluded_bits
+from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.segment import LabelImage, make_2dgaussian_kernel, psf_kernel, smooth
 
 _PSF_SIZE = 25
@@ -133,7 +133,8 @@ def detect(
     split. Several bands are searched as one: their mean by inverse variance, or with `PSFKernel`
     each through its own matched filter.
 
-    - `exposure`: pixels that are not in use in any band hold no source.
+    - `exposure`: bands in which a pixel is not in use have no say there; where none has, there is
+        no source.
     - `n_sigma`: in standard deviations of a pixel before smoothing; with `PSFKernel` of the
         smoothed image, which makes it the significance of a point.
     - `kernel`: a `GaussianKernel`, a `PSFKernel`, an image of odd height and width, or None.
@@ -168,10 +169,10 @@ def detect(
     for band, image in enumerate(np.asarray(exposure.image)):
         skies.append(sky(image, bad[band]))
         images.append(image - skies[-1].level.astype(image.dtype, copy=False))
-    hidden = np.asarray(bad.any(axis=0))
+    hidden = np.asarray(bad.all(axis=0))
     say("detect")
-    image, level, rms = _combined(images, skies, hidden)
-    smoothed, noise = _smoothed(image, rms, images, skies, hidden, kernel, exposure)
+    image, level, rms = _combined(images, skies, bad)
+    smoothed, noise = _smoothed(image, rms, images, skies, bad, kernel, exposure)
     threshold = np.multiply(noise, n_sigma, dtype=smoothed.dtype)
     parents = segmentation(smoothed, threshold, hidden, level)
     say("deblend")
@@ -179,10 +180,7 @@ def detect(
     if deblending is not None and parents.n_labels:
         labels = deblending(smoothed, parents, level)
     say("measure")
-    common: dict[str, Any] = {
-        "mask": hidden if hidden.any() else None,
-        "local_bkg_width": local_bkg_width,
-    }
+    common: dict[str, Any] = {"wcs": exposure.header.wcs, "local_bkg_width": local_bkg_width}
     pairs = zip(images, skies, strict=True)
     errors = [_error(exposure, k, image_k, sky_k, gain) for k, (image_k, sky_k) in enumerate(pairs)]
     one = exposure.n_bands == 1
@@ -192,19 +190,19 @@ def detect(
         convolved_data=None if kernel is None else smoothed,
         error=errors[0] if one else rms,
         background=level if one else None,
-        wcs=exposure.header.wcs,
+        mask=_or_none(hidden),
         **common,
     )
     measured = [first]
     if not one:
-        for data, error, of in zip(images, errors, skies, strict=True):
+        for data, error, of, unused in zip(images, errors, skies, bad, strict=True):
             measured.append(
                 SourceCatalog(
                     data,
                     labels,
                     error=error,
                     background=of.level,
-                    wcs=exposure.header.wcs,
+                    mask=_or_none(unused),
                     detection_catalog=first,
                     **common,
                 )
@@ -240,21 +238,25 @@ def _silent(_: str) -> None:
 
 def _unused(exposure: Exposure) -> np.ndarray:
     """Pixels of each band that are masked or not finite; unknown variance does not hide light."""
-    bits = np.asarray(exposure.mask) & np.int64(excluded_bits(exposure.header)).astype(np.int32)
+    bits = np.asarray(exposure.mask) & as_int32(excluded_bits(exposure.header))
     return (bits != 0) | ~np.isfinite(np.asarray(exposure.image))
 
 
+def _or_none(mask: np.ndarray) -> np.ndarray | None:
+    return mask if mask.any() else None
+
+
 def _combined(
-    images: list[np.ndarray], skies: list[Sky], hidden: np.ndarray
+    images: list[np.ndarray], skies: list[Sky], bad: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image of all bands, the sky that was taken from it, and the scatter of its noise."""
     if len(images) == 1:
         return images[0], skies[0].level, skies[0].rms
     total = np.zeros_like(images[0])
     level, depth = np.zeros_like(total), np.zeros_like(total)
-    for image, sky in zip(images, skies, strict=True):
-        weight = np.divide(1, sky.rms**2, where=sky.rms > 0, out=np.zeros_like(total))
-        total += weight * np.where(hidden, 0, image)
+    for image, sky, unused in zip(images, skies, bad, strict=True):
+        weight = np.divide(1, sky.rms**2, where=(sky.rms > 0) & ~unused, out=np.zeros_like(total))
+        total += weight * np.where(unused, 0, image)
         level += weight * sky.level
         depth += weight
     depth = np.maximum(depth, np.finfo(depth.dtype).tiny)
@@ -266,12 +268,12 @@ def _smoothed(
     rms: np.ndarray,
     images: list[np.ndarray],
     skies: list[Sky],
-    hidden: np.ndarray,
+    bad: np.ndarray,
     kernel: Kernel,
     exposure: Exposure,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image to search, and what one standard deviation is there."""
-    mask = hidden if hidden.any() else None
+    mask = _or_none(np.asarray(bad.all(axis=0)))
     if kernel is None:
         return image, rms
     if isinstance(kernel, GaussianKernel):
@@ -283,11 +285,11 @@ def _smoothed(
     middle = exposure.psf.at(jnp.asarray((nx - 1) / 2), jnp.asarray((ny - 1) / 2))
     stamps = psf_images(middle, kernel.size)
     total, squared = np.zeros_like(image), np.zeros_like(image)
-    for data, sky, stamp in zip(images, skies, stamps, strict=True):
+    for data, sky, unused, stamp in zip(images, skies, bad, stamps, strict=True):
         filter_ = psf_kernel(stamp, kernel.size)
-        weight = np.divide(1, sky.rms**2, where=sky.rms > 0, out=np.zeros_like(image))
-        weight[hidden] = 0
-        light = weight * np.where(hidden, 0, data)
+        used = (sky.rms > 0) & ~unused
+        weight = np.divide(1, sky.rms**2, where=used, out=np.zeros_like(image))
+        light = weight * np.where(unused, 0, data)
         total += smooth(light, filter_, backend="host", normalize=False)
         squared += smooth(weight, filter_**2, backend="host", normalize=False)
     # Brought to the unit of the image: the flux that a point of this peak has, over its peak.
