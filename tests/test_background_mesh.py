@@ -339,3 +339,17 @@ def test_bad_input_is_named(arguments, name):
         estimate_background(**{"data": field(), "box_size": 20} | arguments)
     with pytest.raises(ValueError, match="`image`"):
         estimate_background(field(), 20).subtract_from(np.ones((2, 2)))
+
+
+def test_an_image_that_is_all_crowded_is_measured_if_asked():
+    rng = np.random.default_rng(5)
+    image = rng.normal(20, 2, (40, 50))
+    image[10:22, 10:30] = 1e4
+    with pytest.raises(ValueError, match="exclude_percentile"):
+        estimate_background(image, 64)
+    with pytest.warns(UserWarning, match="crowded"):
+        sky = estimate_background(image, 64, exclude_percentile=None)
+    assert sky.background_median == pytest.approx(20, abs=0.3)
+    assert sky.excluded.all()
+    with pytest.raises(ValueError, match="exclude_percentile"):
+        estimate_background(image, 64, exclude_percentile=None, mask=np.ones((40, 50), bool))

@@ -28,7 +28,7 @@ def estimate_background(
     mask: Any = None,
     coverage_mask: Any = None,
     fill_value: float = 0.0,
-    exclude_percentile: float = 10.0,
+    exclude_percentile: float | None = 10.0,
     filter_size: int | tuple[int, int] = (3, 3),
     filter_threshold: float | None = None,
     sigma: float | None = 3.0,
@@ -52,7 +52,7 @@ def estimate_background(
     - `coverage_mask`: true where the detector did not look; the maps are `fill_value` there.
     - `exclude_percentile`: a box of which more than so many percent are masked, clipped, or outside
         the image is excluded. A stamp of a stack that would lose all boxes keeps those with any
-        pixel.
+        pixel. None: 10, and an image that would lose all keeps them too, with a warning.
     - `filter_size`: window of the median filter of the mesh, odd, in boxes; 1 for none.
     - `filter_threshold`: filter only boxes whose level is above it.
     - `sigma`, `max_iterations`: of the clipping; `sigma=None` for none, `max_iterations=None` for
@@ -81,6 +81,9 @@ def estimate_background(
     window = _pair("filter_size", filter_size)
     if not all(n % 2 for n in window):
         raise ValueError(f"`filter_size` must be odd; got {filter_size!r}.")
+    # What a survey, or a command, would rather have than an error.
+    forgiving = data.ndim == 3 or exclude_percentile is None
+    exclude_percentile = 10.0 if exclude_percentile is None else exclude_percentile
     if not 0 <= exclude_percentile <= 100:
         raise ValueError(f"`exclude_percentile` must be 0 to 100; got {exclude_percentile!r}.")
     if sigma is not None and not sigma > 0:
@@ -106,12 +109,14 @@ def estimate_background(
     # Too few in the image or outside the mask is what the caller knows; this he does not.
     crowded = excluded & (used >= enough) & (kept < (1 - exclude_percentile / 100) * used)
     empty = excluded.all(axis=(1, 2))
-    if data.ndim == 2 and empty[0]:
+    if data.ndim == 2 and empty[0] and not (forgiving and (kept > 0).any()):
         raise ValueError(
             f"No box of {box} pixels has {enough:g} of them left after masking and clipping: give "
             f"a larger `exclude_percentile` than {exclude_percentile:g}, or another `mask`."
         )
-    # A stamp has no neighbour to borrow from: its crowded boxes are better than none.
+    # Where there is none to borrow from, crowded boxes are better than nothing.
+    if forgiving and data.ndim == 2:
+        crowded |= excluded & empty[:, None, None] & (kept > 0)
     holes = excluded & ~(empty[:, None, None] & (kept > 0))
     level[holes], scatter[holes] = np.nan, np.nan
     level, scatter = fill_holes(level), fill_holes(scatter)

@@ -86,9 +86,11 @@ class MeshSky:
             "filter_size": self.filter_size,
             "rms_estimator": self.rms_estimator,
         }
-        for name in ("exclude_percentile", "estimator"):
-            if getattr(self, name) is not None:
-                settings[name] = getattr(self, name)
+        if self.estimator is not None:
+            settings["estimator"] = self.estimator
+        # None has a meaning there, and none where sources are masked.
+        if self.exclude_percentile is not None or not self.masked:
+            settings["exclude_percentile"] = self.exclude_percentile
         if self.masked:
             made, _ = source_free_background(image, self.box_size, **settings)
         else:
