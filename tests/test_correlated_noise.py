@@ -191,6 +191,7 @@ def test_batch_covers_the_truth_where_it_is_told():
     assert spread[1] > 1.4
 
 
+@pytest.mark.slow
 def test_batch_agrees_with_the_single_fit():
     exposure = observe(scene(), noise_correlation=correlation())
     start = Scene(

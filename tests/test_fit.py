@@ -151,7 +151,7 @@ def _spread(vector, held):
     [
         pytest.param(FirstOrder(optax.adam(0.3), max_steps=600), marks=pytest.mark.slow),
         pytest.param(FirstOrder(optax.lbfgs(), max_steps=200), marks=pytest.mark.slow),
-        optax.adam(optax.exponential_decay(0.5, 200, 0.3)),
+        pytest.param(optax.adam(optax.exponential_decay(0.5, 200, 0.3)), marks=pytest.mark.slow),
     ],
     ids=["adam", "lbfgs", "bare transformation"],
 )

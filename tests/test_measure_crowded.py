@@ -76,6 +76,7 @@ def angle_between(one, other):
     return np.minimum(apart, 180 - apart)
 
 
+@pytest.mark.slow
 def test_every_source_in_double_precision(stamps, x64):
     own = Measurements(stamps.planes)
     apertures, theirs = ApertureMeasurements(own), stamps.theirs

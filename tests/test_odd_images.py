@@ -132,7 +132,7 @@ def test_segments_without_light_or_pixels_are_flagged():
         assert "edge_touch" in flags[1]
 
 
-@pytest.mark.parametrize("backend", ["host", "jax"])
+@pytest.mark.parametrize("backend", ["host", pytest.param("jax", marks=pytest.mark.slow)])
 def test_stamps_go_through_every_step(backend):
     stack = STACK.astype(np.float32)
     with warnings.catch_warnings():

@@ -21,8 +21,9 @@ from diffdeblend.measure.photometry import (
     flux_radius_of,
     kron_of,
 )
+from diffdeblend.measure.pixels import list_pixels
 from diffdeblend.measure.windowed import centroid_win
-from diffdeblend.measure.windows import Planes, Window, list_sources
+from diffdeblend.measure.windows import Planes, Window
 
 RTOL = {"float32": 1e-4, "float64": 1e-10}
 
@@ -68,8 +69,8 @@ def planes_and_sources() -> tuple[Planes, dict]:
         error=image["error"][None],
         mask=image["mask"][None],
     )
-    sources = list_sources(planes.labels)
-    return planes, {"stamp": sources.stamp, "label": sources.label, "boxes": sources.boxes}
+    sources = list_pixels(planes.labels)
+    return planes, {"stamp": sources.stamp, "label": sources.label, "boxes": sources.boxes()}
 
 
 def shapes_of(catalog) -> tuple[np.ndarray, ...]:

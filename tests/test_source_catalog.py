@@ -104,7 +104,7 @@ def compare(ours, theirs, names, rtol, **more):
         )
 
 
-@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("bad", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_columns_are_those_of_photutils(field, bad, x64):
     segmentation = pytest.importorskip("photutils.segmentation")
     data, more = spoilt(field) if bad else (field["data"], field["more"])
