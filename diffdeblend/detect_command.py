@@ -22,6 +22,7 @@ from diffdeblend.detect.methods import (
 from diffdeblend.io.detections import write_detections, write_summary
 from diffdeblend.io.fits import read_psf
 from diffdeblend.io.results import FIGURE, make_directory
+from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.segment import Validation
 
@@ -33,6 +34,8 @@ def run_detect(chosen: argparse.Namespace, progress: Progress) -> None:
 
     **Raises:** `ValueError` or `OSError`, worded for a user.
     """
+    if chosen.cache is not None:
+        keep_programs(chosen.cache)
     with progress.listening(), warnings_in_a_line(progress):
         files = [Path(name) for name in chosen.input]
         if not files:
@@ -137,7 +140,7 @@ def _kernel(chosen: argparse.Namespace) -> Any:
 
 def settings_of(chosen: argparse.Namespace, found: Detections) -> dict[str, Any]:
     """Every option with its value, defaults included, and what they came to."""
-    left_out = {"command", "input", "output", "quiet", "debug"}
+    left_out = {"command", "input", "output", "quiet", "cache", "debug"}
     options = {key: value for key, value in vars(chosen).items() if key not in left_out}
     return options | {"methods": found.settings, "bands": list(found.header.bands)}
 

@@ -163,6 +163,7 @@ def add_detect(commands: Any) -> None:
     add = parser.add_argument_group("what comes out").add_argument
     add("-o", "--output", default="detected", metavar="DIR", help="Default: ./%(default)s")
     add("--quiet", action="store_true", help="no progress, only the result")
+    add("--cache", metavar="DIR", help="keep compiled programs there, to start sooner next time")
     add("--debug", action="store_true", help="on an error, say where in the code it came from")
 
 
