@@ -37,7 +37,7 @@ def detection_figure(found: "Detections") -> "Figure":
     )
     left.set_title(f"{found.n_sources} sources, Kron apertures", fontsize=10, color=INK)
     step = max(1, -(-max(ny, nx) // _SHOWN))
-    colours = paint_labels(found.labels)[::step, ::step]
+    colours = paint_labels(found.labels[::step, ::step])
     show_image(right, colours, "labels", 10, extent=(-0.5, nx - 0.5, -0.5, ny - 0.5))
     return page
 
