@@ -706,6 +706,7 @@ def test_windows_of_a_stream_are_one_batch(blends, found):
     assert list(fit_stream([], **SETTINGS)) == []
 
 
+@pytest.mark.slow
 def test_queue_finds_what_fits_in_turn_find(drawn):
     """The program of accelerators, run on a CPU: more tasks than lanes, of unequal length."""
     size, method = 32, LevenbergMarquardt(tolerance=1e-3)

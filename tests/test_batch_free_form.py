@@ -140,6 +140,7 @@ def test_any_unit_gives_the_same(blends, found):
     np.testing.assert_allclose(again.flux / unit, found.flux[:2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_free_form_as_a_model_refines_all_bright_sources(blends):
     found = fit_batch(blends[:1], **(SETTINGS | {"model": "free_form"}))
     assert (found.flags & Flag.FREE_FORM > 0).all()
@@ -210,6 +211,7 @@ def test_contest_needs_an_overlap_and_a_change():
     np.testing.assert_allclose(got, [0.1 * np.exp(-9 / 16), 0, 0], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_free_pixels_are_seen_through_the_rest_of_the_psf():
     blend, size = _alone()
     z = np.zeros((1, size * size), np.float32)

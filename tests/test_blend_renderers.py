@@ -91,7 +91,7 @@ def test_fine_is_as_near():
         ("HSC", None, 1.0),
         ("SDSS", None, 1.0),
         ("Euclid_VIS", space_psf, 1.5),
-        ("Roman_WFI", None, 2.5),
+        pytest.param("Roman_WFI", None, 2.5, marks=pytest.mark.slow),
     ],
 )
 def test_surveys_whose_pixels_are_too_wide_for_their_psf(name, psf, cut):
@@ -108,6 +108,7 @@ def test_surveys_whose_pixels_are_too_wide_for_their_psf(name, psf, cut):
         assert plain.max() > 3 * pixel.max()
 
 
+@pytest.mark.slow
 def test_sources_beyond_the_closed_form_are_drawn_by_galsim():
     odd = catalog_of([0.4, 1.0], [0.7, 9.0])
     drawing = drawing_of(odd, LSST)

@@ -89,6 +89,7 @@ def test_positions_are_those_of_the_truth_to_half_a_pixel(truth):
         assert np.abs(found - true.value).max() <= 0.25
 
 
+@pytest.mark.slow
 def test_our_renderer_draws_the_truth_to_the_noise(truth):
     """Sizes, angles, colours and the sky as written, seen by other code than GalSim."""
     exposure = read_npz(ARCHIVE)

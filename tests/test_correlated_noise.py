@@ -116,6 +116,7 @@ def off_from_sandwich(quality: Quality, drawn: Quality):
     return off[~between].max(), off[between].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)], indirect=True
 )
@@ -131,6 +132,7 @@ def test_covariance_is_the_sandwich_where_the_matrix_has_fewer_modes():
     assert within < 3e-3
 
 
+@pytest.mark.slow
 def test_white_noise_changes_nothing_and_a_factor_scales():
     exposure = observe(scene())
     plain, white, four = (
@@ -225,6 +227,7 @@ def test_measured_from_empty_sky():
     assert exposure.with_noise_correlation(stamp).noise_correlation is not None
 
 
+@pytest.mark.slow
 def test_sources_are_left_out_of_the_measurement():
     rng = np.random.default_rng(4)
     noise = correlated(rng, (200, 210))

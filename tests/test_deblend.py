@@ -105,8 +105,9 @@ def test_another_blend_of_the_same_shape_does_not_compile(found, exposure, posit
 
 
 # Each compiles programs of its own: those of the others are in other tests.
+LONG = ("bulge_disc", "multi_gaussian", "de_vaucouleurs", "free_form")
 WORDS = [
-    pytest.param(word, marks=pytest.mark.slow if word in ("bulge_disc", "multi_gaussian") else ())
+    pytest.param(word, marks=pytest.mark.slow if word in LONG else ())
     for word in sorted(set(MODELS) - {"auto"})
 ]
 

@@ -84,7 +84,7 @@ def test_default_method_finds_the_truth():
     close(found.scene, found.errors, truth())
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ends_where_scipy_ends(x64, exact):
     exposure = observe(truth(), seed=1)
     method = LevenbergMarquardt(tolerance=1e-9, exact=exact, max_steps=200)
@@ -249,6 +249,7 @@ def test_shift_of_a_band_is_found():
     assert float(found.scene.dx[0]) == 0
 
 
+@pytest.mark.slow
 def test_prior_is_any_function_of_the_scene():
     def round_ones(scene):
         return -0.5 * jnp.sum((scene.sources[0].members.ellipticity / 0.001) ** 2)
@@ -330,6 +331,7 @@ def test_multi_gaussian_follows_a_galaxy():
     assert found.reduced_chi2 < 1.15
 
 
+@pytest.mark.slow
 def test_free_pixels_find_a_galaxy_and_keep_their_constraints():
     scene = Scene([Sersic([3000.0, 2000.0], 21.0, 18.0, 3.0, 1.0, [0.3, 0.1])])
     yy, xx = np.mgrid[-10:11, -10:11]
