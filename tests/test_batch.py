@@ -367,6 +367,7 @@ def of_kinds():
     ]
 
 
+@pytest.mark.slow
 def test_kinds_that_are_given_are_kept(of_kinds):
     wanted = [*KINDS, np.array([SERSIC, SERSIC, POINT, BULGE_DISC], int)]
     stamps = [*of_kinds, of_kinds[0]]

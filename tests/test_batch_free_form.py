@@ -29,6 +29,8 @@ PSF = GaussianPSF(FWHM)
 NOISE = np.array([1.0, 0.7])
 SETTINGS = {"model": "sersic", "model_error": 0.0, "sizes": (32, 64), "restarts": 0, "trim": False}
 HOW = FreeForm()
+# All of these need programs of half a minute and more.
+pytestmark = pytest.mark.slow
 # A galaxy with a clump and an arm that no model has, and a fainter neighbour that has none.
 GALAXY = np.array([6000.0, 5000.0])
 CLUMPS = [(0.10, 2.6, 1.4), (0.06, -2.2, -1.9), (0.05, 1.0, -3.4)]

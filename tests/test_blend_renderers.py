@@ -149,6 +149,7 @@ def test_a_source_that_galsim_cannot_draw_is_named():
         FourierRenderer()(drawing_of(catalog_of([8.0], [0.5]), LSST, stamp=8.0))
 
 
+@pytest.mark.slow
 def test_galsim_in_several_processes_draws_the_same(monkeypatch):
     from diffdeblend.simulate import galsim_renderer
 
@@ -161,6 +162,7 @@ def test_galsim_in_several_processes_draws_the_same(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_point_in_a_galaxy():
     """An active nucleus: three parts, one of them without width."""
     parts = Parts(
@@ -214,6 +216,7 @@ def test_galsim_object_of_a_source():
     assert profile.kValue(0.7, -0.3) == pytest.approx(expected.kValue(0.7, -0.3))
 
 
+@pytest.mark.slow
 def test_the_truth_as_a_scene_has_gradients():
     drawing = drawing_of(SOME, LSST, stamp=12.0)
     image = FourierRenderer()(drawing).images[2]

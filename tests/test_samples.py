@@ -64,6 +64,7 @@ def in_errors(drawn: Scene, found, weights=None):
             yield name, (mean - centre) / error, scatter / error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)], indirect=True
 )

@@ -199,6 +199,7 @@ def test_a_second_call_compiles_nothing(blends, compilations):
 # Several surveys.
 
 
+@pytest.mark.slow
 def test_surveys_see_the_same_sky():
     surveys = [get_survey("LSST"), get_survey("HSC"), get_survey("Euclid_VIS")]
     surveys = [survey.with_bands(survey.band_names[:1]) for survey in surveys]
