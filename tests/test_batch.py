@@ -213,6 +213,7 @@ def test_truth_is_found_within_errors(drawn, found):
     assert np.abs(found.reduced_chi2 - 1).max() < 0.15
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_order_or_chunks(blends, found):
     # So little memory that each task is a chunk: another program, of capacity one.
     backwards = fit_batch(blends[::-1], memory=1.0, **SETTINGS)

@@ -96,7 +96,12 @@ def few_programs(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("method", ["correct", "mask", "none"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method", ["correct", pytest.param("mask", marks=SLOW), pytest.param("none", marks=SLOW)]
+)
 def test_kron_is_that_of_photutils(method, x64, few_programs):
     check_kron(method, "float64")
 
