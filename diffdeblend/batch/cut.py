@@ -87,7 +87,7 @@ def cut_blends(
         # A disc of at least a pixel holds the pixel that the position lies on.
         radii = np.full(len(checked), max(_LEAST_EXTENT * float(fwhm.max()) / 2, 1.0))
         if sky is None:
-            sky = _level(data, weight)
+            sky = image_level(data, weight)
         sigma = float(fwhm.mean()) / _FWHM_PER_SIGMA
         bright = _significance(data, weight, sky, sigma) > threshold
         largest = max_size - 2 * int(np.ceil(margin))
@@ -104,7 +104,7 @@ def cut_blends(
     return list(_cut(exposure, data, weight, checked, owner, parts, boxes, crowded, core))
 
 
-def _level(
+def image_level(
     data: Float[np.ndarray, "band y x"], weight: Float[np.ndarray, "band y x"]
 ) -> Float[np.ndarray, "band 1 1"]:
     """One sky for all of a band; 0 where nothing is used."""

@@ -1,6 +1,5 @@
 """A large image taken apart: sources found, blends cut and fitted, one catalogue, one model."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,16 +9,17 @@ from astropy.table import QTable
 from jaxtyping import ArrayLike, Float, Int
 
 from diffdeblend.batch.blend import Blend, used_pixels
-from diffdeblend.batch.cut import cut_blends
+from diffdeblend.batch.cut import cut_blends, image_level
 from diffdeblend.batch.draw import draw_sources
 from diffdeblend.batch.fit_batch import fit_batch
 from diffdeblend.batch.results import Found
 from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
+from diffdeblend.deblend.clock import Clock
 from diffdeblend.detect.detect import Detections, PSFKernel, detect
 from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
-from diffdeblend.detect.peaks import psf_images, sky_level
+from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
 
 # The filter's significance, at which one peak in a million of noise alone is taken for a source.
@@ -86,28 +86,17 @@ def deblend_image(
 
     **Raises:** `ValueError` as `detect`, `cut_blends` and `fit_batch` do.
     """
-    seconds: dict[str, float] = {}
-    begun = last = time.perf_counter()
-
-    def stage(name: str, before: str | None) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if before is not None:
-            seconds[before] = round(now - last, 3)
-        last = now
-        if report is not None and name:
-            report(name)
-
-    stage("detect", None)
+    clock = Clock(report)
+    clock.stage("detect")
     if positions is None:
         positions = find(exposure)
     found_before = positions if isinstance(positions, Detections) else None
-    stage("cut", "detect")
+    clock.stage("cut")
     if found_before is not None and not found_before.n_sources:
         blends: list[Blend] = []
     else:
         blends = cut_blends(exposure, positions)
-    stage("fit", "cut")
+    clock.stage("fit")
     found = fit_batch(
         blends,
         model=model,
@@ -116,17 +105,17 @@ def deblend_image(
         model_error=model_error,
         report=progress,
     )
-    stage("models", "fit")
+    clock.stage("models")
     data, weight = used_pixels(exposure)
     image, snr = _drawn(found, exposure, weight)
-    sky = _sky(found, blends, exposure, found_before)
+    sky = _sky(found, blends, data, weight, found_before)
     residual = np.where(weight > 0, data - image - sky, 0).astype(data.dtype)
-    sources = _sources(found, blends, exposure.n_bands, snr)
-    catalog: Any = make_catalog(sources, exposure.header)
     order = np.argsort(found.row, kind="stable")
+    sources = _sources(found, order, exposure.n_bands, snr)
+    catalog: Any = make_catalog(sources, exposure.header)
     catalog.add_column(found.blend[order], index=1, name="blend")
     catalog["blend"].info.description = "Number of the blend, from 0; it was fitted as one"
-    stage("", "models")
+    clock.stage(None)
     used = max(int((weight > 0).sum()), 1)
     summary = {
         "settings": {
@@ -145,7 +134,7 @@ def deblend_image(
         },
         "not_converged": int((~found.converged).sum()),
         "versions": versions(),
-        "seconds": {**seconds, "total": round(time.perf_counter() - begun, 3)},
+        "seconds": {k: round(s, 3) for k, s in {**clock.seconds, "total": clock.total}.items()},
     }
     boxes = [(*b.origin, b.origin[0] + b.shape[1], b.origin[1] + b.shape[0]) for b in blends]
     return DeblendedImage(
@@ -210,18 +199,19 @@ _DRAWN = (
 
 
 def _sky(
-    found: Found, blends: Sequence[Blend], exposure: Exposure, before: Detections | None
+    found: Found,
+    blends: Sequence[Blend],
+    data: np.ndarray,
+    weight: np.ndarray,
+    before: Detections | None,
 ) -> Float[np.ndarray, "band y x"]:
     """The mean level of the fits of all stamps that a pixel is in; elsewhere the one before."""
-    shape = exposure.image.shape
-    if before is not None:
-        sky = np.array(before.background, np.float32)
-    else:
-        level = sky_level(*_sky_pixels(exposure))
-        sky = np.broadcast_to(level.astype(np.float32)[:, None, None], shape).copy()
+    shape = data.shape
     if found.sky.shape[2] == 0:
         # Fits without a sky take the data as they are.
         return np.zeros(shape, np.float32)
+    sky = image_level(data, weight) if before is None else before.background
+    sky = sky.astype(np.float32)
     total, count = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
     for number, blend in enumerate(blends):
         if found.finite[number]:
@@ -232,14 +222,8 @@ def _sky(
     return np.where(count > 0, total / np.maximum(count, 1), sky)
 
 
-def _sky_pixels(exposure: Exposure) -> tuple[np.ndarray, np.ndarray]:
-    data, weight = used_pixels(exposure)
-    return data, weight > 0
-
-
-def _sources(found: Found, blends: Sequence[Blend], n_bands: int, snr: np.ndarray) -> Sources:
-    """A row for each position given, in their order."""
-    order = np.argsort(found.row, kind="stable")
+def _sources(found: Found, order: np.ndarray, n_bands: int, snr: np.ndarray) -> Sources:
+    """A row for each position given, in their `order`."""
     kinds = found.kind[order]
     bulge = (kinds == Kind.BULGE_DISC)[:, None]
     shape = {"g1": found.ellipticity[order, 0], "g2": found.ellipticity[order, 1]}

@@ -1,6 +1,5 @@
 """Take a blend apart: positions in, a fitted scene with a catalogue out."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from diffdeblend.background import (
 from diffdeblend.components import AnySource, Kind, Stack
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import choose_kinds, n_parameters, worth_trying
+from diffdeblend.deblend.clock import Clock
 from diffdeblend.deblend.measure import measure_sources, signal_to_noise
 from diffdeblend.deblend.refine import (
     DRAWN,
@@ -115,7 +115,7 @@ def deblend(
     **Raises:** `ValueError` for an unknown model or background, positions outside of the image, too
     close together or none at all.
     """
-    clock = _Clock(report)
+    clock = Clock(report)
     if model not in MODELS:
         raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {model!r}.")
     clock.stage("start")
@@ -209,24 +209,6 @@ def deblend(
         "seconds": clock.seconds,
     }
     return Deblended(exposure, scene, found, sources, catalog, models, sky, residual, summary)
-
-
-class _Clock:
-    """Seconds of each stage, told as they begin."""
-
-    def __init__(self, report: Callable[[str], None] | None):
-        self.report = report
-        self.seconds: dict[str, float] = {}
-        self._name: str | None = None
-        self._began = 0.0
-
-    def stage(self, name: str | None) -> None:
-        now = time.perf_counter()
-        if self._name is not None:
-            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._began
-        self._name, self._began = name, now
-        if name is not None and self.report is not None:
-            self.report(name)
 
 
 def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
