@@ -26,6 +26,7 @@ from diffdeblend.header import Header, flux_unit
 from diffdeblend.measure import SourceCatalog, calc_total_error
 from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.segment import LabelImage, make_2dgaussian_kernel, psf_kernel, smooth
+from diffdeblend.segment.threshold import matched_filter
 
 _PSF_SIZE = 25
 
@@ -284,17 +285,16 @@ def _smoothed(
     ny, nx = exposure.shape
     middle = exposure.psf.at(jnp.asarray((nx - 1) / 2), jnp.asarray((ny - 1) / 2))
     stamps = psf_images(middle, kernel.size)
-    total, squared = np.zeros_like(image), np.zeros_like(image)
-    for data, sky, unused, stamp in zip(images, skies, bad, stamps, strict=True):
-        filter_ = psf_kernel(stamp, kernel.size)
-        used = (sky.rms > 0) & ~unused
-        weight = np.divide(1, sky.rms**2, where=used, out=np.zeros_like(image))
-        light = weight * np.where(unused, 0, data)
-        total += smooth(light, filter_, backend="host", normalize=False)
-        squared += smooth(weight, filter_**2, backend="host", normalize=False)
+    # The filter turns them itself.
+    psfs = [psf_kernel(stamp, kernel.size)[::-1, ::-1] for stamp in stamps]
+    weights = [
+        np.divide(1, sky.rms**2, where=(sky.rms > 0) & ~unused, out=np.zeros_like(image))
+        for sky, unused in zip(skies, bad, strict=True)
+    ]
+    total, squared = matched_filter(images, weights, psfs)
     # Brought to the unit of the image: the flux that a point of this peak has, over its peak.
     floor = np.maximum(squared, 1e-3 * squared.max(initial=0) + np.finfo(squared.dtype).tiny)
-    peak = float(np.mean([psf_kernel(stamp, kernel.size).max() for stamp in stamps]))
+    peak = float(np.mean([psf.max() for psf in psfs]))
     return total / floor * peak, peak / np.sqrt(floor)
 
 

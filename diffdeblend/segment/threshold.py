@@ -1,13 +1,14 @@
 """How bright a pixel must be to belong to a source."""
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import fftconvolve
 
 from diffdeblend.background.sorted_rows import clip_rows
+from diffdeblend.segment.smooth import smooth
 
 
 def detect_threshold(
@@ -92,15 +93,33 @@ def combined_significance(
         raise ValueError(
             f"`kernels` must be as many as there are bands, {len(images)}; got {len(kernels)}."
         )
-    total, variance = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
-    for image, inverse, kernel in zip(images, weight, kernels, strict=True):
-        weighted = np.where(inverse > 0, inverse * image, 0.0)
-        # Correlation, not convolution: the kernel is turned.
-        total += fftconvolve(weighted, kernel[::-1, ::-1], mode="same")
-        variance += fftconvolve(inverse, kernel[::-1, ::-1] ** 2, mode="same")
+    total, variance = matched_filter(images, weight, kernels)
     # Where hardly any pixel is used the transform leaves only rounding.
     floor = 1e-3 * variance.max()
     return np.where(variance > floor, total / np.sqrt(np.maximum(variance, floor)), 0.0)
+
+
+def matched_filter(
+    images: Sequence[np.ndarray] | Float[np.ndarray, "band y x"],
+    weight: Sequence[np.ndarray] | Float[np.ndarray, "band y x"],
+    kernels: Sequence[np.ndarray] | Float[np.ndarray, "band ky kx"],
+) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
+    """Weighted light under the PSF, summed over the bands, and the variance of that sum.
+
+    Their ratio is the flux of a point source at each pixel, the sum over the root of its variance
+    the signal-to-noise ratio. Host side.
+
+    - `images`, `weight`, `kernels`: as for `combined_significance`, one of each for each band;
+        images may be anything where the weight is 0.
+    """
+    total, variance = np.zeros_like(images[0]), np.zeros_like(images[0])
+    for image, inverse, kernel in zip(images, weight, kernels, strict=True):
+        weighted = np.multiply(inverse, image, where=inverse > 0, out=np.zeros_like(image))
+        # Correlation, not convolution: the kernel is turned.
+        turned = kernel[::-1, ::-1]
+        total += smooth(weighted, turned, backend="host", normalize=False)
+        variance += smooth(inverse, turned**2, backend="host", normalize=False)
+    return total, variance
 
 
 def _number_or_map(name: str, value: Any, unit: Any, shape: tuple[int, ...]) -> Any:
