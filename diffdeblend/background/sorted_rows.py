@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-# What turns a median absolute deviation into a standard deviation of a Gaussian.
-MAD_TO_STD = 1.482602218505602
+from diffdeblend.background.statistics import MAD_TO_STD
+
 # Values in double precision that a core keeps near.
 _IN_CACHE = 1 << 15
 

@@ -19,6 +19,7 @@ from diffdeblend.detect.methods import (
     Sky,
     SkyMethod,
     Threshold,
+    mask_or_none,
 )
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
@@ -191,7 +192,7 @@ def detect(
         convolved_data=None if kernel is None else smoothed,
         error=errors[0] if one else rms,
         background=level if one else None,
-        mask=_or_none(hidden),
+        mask=mask_or_none(hidden),
         **common,
     )
     measured = [first]
@@ -203,7 +204,7 @@ def detect(
                     labels,
                     error=error,
                     background=of.level,
-                    mask=_or_none(unused),
+                    mask=mask_or_none(unused),
                     detection_catalog=first,
                     **common,
                 )
@@ -243,10 +244,6 @@ def _unused(exposure: Exposure) -> np.ndarray:
     return (bits != 0) | ~np.isfinite(np.asarray(exposure.image))
 
 
-def _or_none(mask: np.ndarray) -> np.ndarray | None:
-    return mask if mask.any() else None
-
-
 def _combined(
     images: list[np.ndarray], skies: list[Sky], bad: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -274,7 +271,7 @@ def _smoothed(
     exposure: Exposure,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image to search, and what one standard deviation is there."""
-    mask = _or_none(np.asarray(bad.all(axis=0)))
+    mask = mask_or_none(np.asarray(bad.all(axis=0)))
     if kernel is None:
         return image, rms
     if isinstance(kernel, GaussianKernel):

@@ -13,6 +13,7 @@ from diffdeblend.background import (
     skewness_background,
     source_free_background,
 )
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.segment import (
     LabelImage,
     Validation,
@@ -63,6 +64,24 @@ class Deblending(Protocol):
     def __call__(self, image: np.ndarray, labels: LabelImage, level: np.ndarray) -> LabelImage: ...
 
 
+def mask_or_none(mask: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"] | None:
+    """None for a mask that hides nothing: most steps are faster without one."""
+    return mask if mask.any() else None
+
+
+def median_scatter(
+    stack: Float[np.ndarray, "stamp y x"], mask: Bool[np.ndarray, "stamp y x"]
+) -> Float[np.ndarray, "stamp"]:
+    """Scatter of each stamp by its median deviation, NaN where none of its pixels is used."""
+    used = np.isfinite(stack) & ~mask
+    values = np.where(used, stack, np.nan).reshape(len(stack), -1)
+    scatter = np.full(len(stack), np.nan, stack.dtype)
+    there = used.any(axis=(1, 2))
+    middle = np.nanmedian(values[there], axis=1, keepdims=True)
+    scatter[there] = MAD_TO_STD * np.nanmedian(np.abs(values[there] - middle), axis=1)
+    return scatter
+
+
 @dataclass(frozen=True)
 class MeshSky:
     """Clipped statistics in boxes, joined by a spline: see `estimate_background`.
@@ -82,7 +101,7 @@ class MeshSky:
 
     def __call__(self, image: np.ndarray, mask: Bool[np.ndarray, "y x"]) -> Sky:
         settings: dict[str, Any] = {
-            "mask": mask if mask.any() else None,
+            "mask": mask_or_none(mask),
             "filter_size": self.filter_size,
             "rms_estimator": self.rms_estimator,
         }
@@ -116,7 +135,7 @@ class SkewnessSky:
             min_size_ratio=self.min_size_ratio,
             resampling_size=self.resampling_size,
             sigma=self.sigma,
-            mask=mask if mask.any() else None,
+            mask=mask_or_none(mask),
         )
         flat = np.ones_like(image)
         return Sky(flat * float(made.level), flat * float(made.sigma), made)
@@ -127,9 +146,8 @@ class NoSky:
     """The sky is taken away already. Its noise is that of all pixels, by their median deviation."""
 
     def __call__(self, image: np.ndarray, mask: Bool[np.ndarray, "y x"]) -> Sky:
-        used = image[~mask & np.isfinite(image)]
-        rms = 1.4826 * np.median(np.abs(used - np.median(used))) if used.size else np.nan
-        return Sky(np.zeros_like(image), np.full_like(image, rms), None)
+        rms = median_scatter(image[None], mask[None])
+        return Sky(np.zeros_like(image), np.full_like(image, rms[0]), None)
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,7 @@ class Threshold:
             threshold,
             self.n_pixels,
             connectivity=self.connectivity,
-            mask=mask if mask.any() else None,
+            mask=mask_or_none(mask),
         )
 
 
@@ -185,7 +203,7 @@ class Dbscan:
             K_pix=self.K_pix,
             norm=self.norm,
             min_size=self.min_size,
-            mask=mask if mask.any() else None,
+            mask=mask_or_none(mask),
         )
         return found.labels
 

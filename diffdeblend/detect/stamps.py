@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffdeblend.background import estimate_background
+from diffdeblend.detect.methods import median_scatter
 from diffdeblend.measure import StampCatalog, measure_stamps
 from diffdeblend.segment import deblend_stamps, detect_stamps, make_2dgaussian_kernel, smooth
 
@@ -101,10 +102,6 @@ def detect_batch(
 
 def _no_sky(stack: np.ndarray, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     """Nothing, and the scatter of each stamp, NaN where none of its pixels is used."""
-    used = np.isfinite(stack) if mask is None else np.isfinite(stack) & ~np.asarray(mask, bool)
-    values = np.where(used, stack, np.nan).reshape(len(stack), -1)
-    rms = np.full(len(stack), np.nan, stack.dtype)
-    there = used.any(axis=(1, 2))
-    middle = np.nanmedian(values[there], axis=1, keepdims=True)
-    rms[there] = 1.4826 * np.nanmedian(np.abs(values[there] - middle), axis=1)
+    hidden = np.zeros(stack.shape, bool) if mask is None else np.asarray(mask, bool)
+    rms = median_scatter(stack, hidden)
     return np.zeros_like(stack), np.broadcast_to(rms[:, None, None], stack.shape)

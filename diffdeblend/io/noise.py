@@ -4,10 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Real
 from scipy.ndimage import gaussian_filter
 
-VARIANCE_KINDS = ("variance", "rms", "ivar", "weight")
+from diffdeblend.background.statistics import MAD_TO_STD
 
-# Standard deviation of a Gaussian in units of its median absolute deviation.
-_SIGMA_PER_MAD = 1.482602218505602
+VARIANCE_KINDS = ("variance", "rms", "ivar", "weight")
 
 
 def background_noise(
@@ -24,7 +23,7 @@ def background_noise(
     values = image[used & np.isfinite(image)].astype(float)
     for _ in range(20):
         level = float(np.median(values)) if values.size else 0.0
-        sigma = _SIGMA_PER_MAD * float(np.median(np.abs(values - level))) if values.size else 0.0
+        sigma = MAD_TO_STD * float(np.median(np.abs(values - level))) if values.size else 0.0
         if sigma == 0:
             raise ValueError(
                 "`variance` is missing and cannot be estimated: more than half of the usable "
