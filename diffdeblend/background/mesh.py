@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.background.background_map import BackgroundMap
 from diffdeblend.background.mesh_repair import fill_holes, filter_mesh
 from diffdeblend.background.sorted_rows import LEVELS, SCATTERS, KeptRows, clip_rows
@@ -35,7 +36,7 @@ def estimate_background(
     max_iterations: int | None = 10,
     estimator: Estimator = "sextractor",
     rms_estimator: Estimator = "std",
-    backend: Literal["auto", "jax", "host"] = "auto",
+    backend: Backend = "auto",
 ) -> BackgroundMap:
     """Level and scatter of the sky, box by box, joined by a cubic spline.
 
@@ -90,17 +91,13 @@ def estimate_background(
         raise ValueError(f"`sigma` must be positive or None; got {sigma!r}.")
     if max_iterations is not None and max_iterations < 1:
         raise ValueError(f"`max_iterations` must be at least 1 or None; got {max_iterations!r}.")
-    if backend not in ("auto", "jax", "host"):
-        raise ValueError(f'`backend` must be "auto", "jax" or "host"; got {backend!r}.')
-
+    statistics = _on_host if on_host(backend) else _on_device
     check_name("estimator", estimator, LEVELS)
     check_name("rms_estimator", rms_estimator, SCATTERS)
     settings = _Settings(sigma, max_iterations, estimator, rms_estimator)
     hidden = mask if coverage is None else coverage if mask is None else mask | coverage
     stack = data if data.ndim == 3 else data[None]
     hidden_stack = hidden if hidden is None or hidden.ndim == 3 else hidden[None]
-    on_host = backend == "host" or (backend == "auto" and jax.default_backend() == "cpu")
-    statistics = _on_host if on_host else _on_device
     level, scatter, kept, used, odd = statistics(stack, hidden_stack, box, settings)
     if odd:
         warnings.warn("`data` has values that are not finite; they are masked.", stacklevel=2)

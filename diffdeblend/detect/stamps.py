@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffdeblend.backend import Backend
 from diffdeblend.background import estimate_background
 from diffdeblend.detect.methods import median_scatter
 from diffdeblend.measure import StampCatalog, measure_stamps
@@ -40,7 +41,7 @@ def detect_batch(
     n_levels: int = 32,
     contrast: float = 0.001,
     max_sources: int = 12,
-    backend: Literal["auto", "jax", "host"] = "auto",
+    backend: Backend = "auto",
 ) -> StampDetections:
     """`detect` for a stack of stamps of one band, all at once.
 

@@ -1,7 +1,7 @@
 """The sources of many stamps, in a fixed number of places for each."""
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Array, Bool, Float, Int
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.measure.apertures import ApertureMeasurements
 from diffdeblend.measure.columns import DEFAULT_COLUMNS, FAMILY_OF
 from diffdeblend.measure.flags import FLAGS
@@ -54,7 +55,7 @@ def measure_stamps(
     max_sources: int = 12,
     aperture_mask_method: str = "correct",
     kron_params: tuple[float, ...] = (2.5, 1.4, 0.0),
-    backend: Literal["auto", "jax", "host"] = "auto",
+    backend: Backend = "auto",
 ) -> StampCatalog:
     """The default table of `SourceCatalog`, of many stamps at once.
 
@@ -67,8 +68,7 @@ def measure_stamps(
 
     **Raises:** `ValueError` for other shapes or settings.
     """
-    if backend not in ("auto", "jax", "host"):
-        raise ValueError(f'`backend` must be "auto", "jax" or "host"; got {backend!r}.')
+    host = on_host(backend)
     if not isinstance(max_sources, int) or max_sources < 1:
         raise ValueError(f"`max_sources` must be an integer of at least 1; got {max_sources!r}.")
     check_mask_method(aperture_mask_method)
@@ -83,8 +83,7 @@ def measure_stamps(
                 f"`{name}` needs the shape of `data`, {np.shape(data)}; got {np.shape(value)}."
             )
     planes = Planes(data, labels, convolved_data, error, None, mask)
-    on_host = backend == "host" or (backend == "auto" and jax.default_backend() == "cpu")
-    if on_host:
+    if host:
         return _on_host(planes, max_sources, aperture_mask_method, params)
     planes = Planes(*(None if plane is None else jnp.asarray(plane) for plane in planes))
     return _on_device(planes, max_sources, aperture_mask_method, params)

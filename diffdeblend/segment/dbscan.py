@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.cluster_points import cluster_points
 from diffdeblend.segment.dbscan_pixels import box_density, dbscan_stamp, link_pixels
 from diffdeblend.segment.labels import LabelImage, NoDetectionsWarning
-from diffdeblend.segment.sources import Backend, StampLabels, on_host
+from diffdeblend.segment.sources import StampLabels
 
 Method = Literal["dbscan_binned", "dbscan", "connected", "from_seg_map"]
 _METHODS = ("dbscan_binned", "dbscan", "connected", "from_seg_map")

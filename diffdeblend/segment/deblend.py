@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.bits import LOW_MINIMUM, MANY_MARKERS, NOT_CONNECTED
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.levels import MODES
 from diffdeblend.segment.relabel import Split, deblend_stack
-from diffdeblend.segment.sources import Backend, check_connectivity, check_count, on_host
+from diffdeblend.segment.sources import check_connectivity, check_count
 from diffdeblend.segment.split import Settings, split_sources
 from diffdeblend.segment.split_on_device import split_on_device
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from diffdeblend.backend import Backend
 from diffdeblend.segment.deblend import (
     ContrastMethod,
     Mode,
@@ -12,7 +13,7 @@ from diffdeblend.segment.deblend import (
     deblend_image,
 )
 from diffdeblend.segment.labels import LabelImage
-from diffdeblend.segment.sources import Backend, check_count, detect_sources
+from diffdeblend.segment.sources import check_count, detect_sources
 from diffdeblend.segment.split import Settings
 
 

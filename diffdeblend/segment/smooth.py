@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.signal import fftconvolve
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.kernels import factors
-from diffdeblend.segment.sources import Backend, on_host
 
 # Kernels of more pixels that are no products go through Fourier space.
 _LARGEST_DIRECT = 121

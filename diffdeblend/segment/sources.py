@@ -3,18 +3,17 @@
 import warnings
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.components import connected_components, drop_small
 from diffdeblend.segment.labels import LabelImage, NoDetectionsWarning
 from diffdeblend.segment.runs import Components, label_stack
-
-Backend = Literal["auto", "jax", "host"]
 
 
 class StampLabels(NamedTuple):
@@ -152,16 +151,6 @@ def _checked(
     if n_axes == 3:
         return data, level, mask
     return data[None], level, None if mask is None else mask[None]
-
-
-def on_host(backend: str) -> bool:
-    """Whether the host does it; "auto" is so where JAX has no other device than the CPU.
-
-    **Raises:** `ValueError` for another word.
-    """
-    if backend not in ("auto", "jax", "host"):
-        raise ValueError(f'`backend` must be "auto", "jax" or "host"; got {backend!r}.')
-    return backend == "host" or (backend == "auto" and jax.default_backend() == "cpu")
 
 
 def check_count(name: str, value: Any) -> None:

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.around import follow, shifted, touching
 from diffdeblend.segment.flood import flood
 from diffdeblend.segment.pixel_list import list_pixels
-from diffdeblend.segment.sources import Backend, check_connectivity, on_host
+from diffdeblend.segment.sources import check_connectivity
 
 
 def watershed(
