@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from diffdeblend.background.mesh import check_mask
 from diffdeblend.background.statistics import MAD_TO_STD
 
 # Windows that are tried: middles, and half-widths of each.
@@ -98,13 +99,9 @@ def skewness_background(
     if data.ndim != 2 or data.dtype.kind not in "fiub":
         raise ValueError(f"`data` needs numbers of shape (y, x); got {data.dtype} {data.shape}.")
     good = np.isfinite(data)
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.shape != data.shape or mask.dtype != bool:
-            raise ValueError(
-                f"`mask` needs booleans of shape {data.shape}; got {mask.dtype} {mask.shape}."
-            )
-        good = good & ~mask
+    hidden = check_mask("mask", mask, data.shape)
+    if hidden is not None:
+        good &= ~hidden
     if not good.any():
         raise ValueError("`data` has no pixel that is finite and not masked.")
     _check(sub_block_frac_size, skewness_range, min_size_ratio, sigma)
