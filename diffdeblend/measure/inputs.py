@@ -8,8 +8,6 @@ from diffdeblend.measure.windows import Planes
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.smooth import smooth
 
-APERTURE_MASK_METHODS = ("correct", "mask", "none")
-
 
 def catalog_planes(
     data: Any,
