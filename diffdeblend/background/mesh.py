@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -85,16 +84,9 @@ def estimate_background(
     # What a survey, or a command, would rather have than an error.
     forgiving = data.ndim == 3 or exclude_percentile is None
     exclude_percentile = 10.0 if exclude_percentile is None else exclude_percentile
-    if not 0 <= exclude_percentile <= 100:
-        raise ValueError(f"`exclude_percentile` must be 0 to 100; got {exclude_percentile!r}.")
-    if sigma is not None and not sigma > 0:
-        raise ValueError(f"`sigma` must be positive or None; got {sigma!r}.")
-    if max_iterations is not None and max_iterations < 1:
-        raise ValueError(f"`max_iterations` must be at least 1 or None; got {max_iterations!r}.")
     statistics = _on_host if on_host(backend) else _on_device
-    check_name("estimator", estimator, LEVELS)
-    check_name("rms_estimator", rms_estimator, SCATTERS)
     settings = _Settings(sigma, max_iterations, estimator, rms_estimator)
+    _check_settings(settings, exclude_percentile)
     hidden = mask if coverage is None else coverage if mask is None else mask | coverage
     stack = data if data.ndim == 3 else data[None]
     hidden_stack = hidden if hidden is None or hidden.ndim == 3 else hidden[None]
@@ -131,26 +123,14 @@ def estimate_background(
             "`exclude_percentile`.",
             stacklevel=2,
         )
-    whole = BackgroundMap(
-        smooth, smooth_scatter, kept, excluded, crowded, box, data.shape, coverage, fill_value
-    )
-    if data.ndim == 2:
-        whole = replace(
-            whole,
-            background_mesh=smooth[0],
-            background_rms_mesh=smooth_scatter[0],
-            n_pixels_mesh=kept[0],
-            excluded=excluded[0],
-            crowded=crowded[0],
-        )
+    meshes = smooth, smooth_scatter, kept, excluded, crowded
+    level, scatter, *counts = (values if data.ndim == 3 else values[0] for values in meshes)
     if unit is not None:
-        whole = replace(
-            whole,
-            background_mesh=whole.background_mesh << unit,
-            background_rms_mesh=whole.background_rms_mesh << unit,
-            unit=unit,
-        )
-    return whole
+        level, scatter = level << unit, scatter << unit
+    kept, excluded, crowded = counts
+    return BackgroundMap(
+        level, scatter, kept, excluded, crowded, box, data.shape, coverage, fill_value, unit
+    )
 
 
 class _Settings(NamedTuple):
@@ -158,6 +138,18 @@ class _Settings(NamedTuple):
     max_iterations: int | None
     estimator: Estimator
     rms_estimator: Estimator
+
+
+def _check_settings(settings: _Settings, exclude_percentile: float) -> None:
+    if not 0 <= exclude_percentile <= 100:
+        raise ValueError(f"`exclude_percentile` must be 0 to 100; got {exclude_percentile!r}.")
+    sigma, most = settings.sigma, settings.max_iterations
+    if sigma is not None and not sigma > 0:
+        raise ValueError(f"`sigma` must be positive or None; got {sigma!r}.")
+    if most is not None and most < 1:
+        raise ValueError(f"`max_iterations` must be at least 1 or None; got {most!r}.")
+    check_name("estimator", settings.estimator, LEVELS)
+    check_name("rms_estimator", settings.rms_estimator, SCATTERS)
 
 
 def _on_host(
