@@ -20,8 +20,8 @@ from diffdeblend.io import hdus
 from diffdeblend.io.fits import read_fits, read_psf
 from diffdeblend.io.npz import read_npz, read_npz_positions
 from diffdeblend.io.positions import read_positions
-from diffdeblend.io.results import FIGURE, make_directory, write_results, write_summary
-from diffdeblend.listing import listing
+from diffdeblend.io.results import make_directory, write_results, write_summary
+from diffdeblend.listing import closing_lines, listing
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf import AbstractPSF, KolmogorovPSF
@@ -217,12 +217,8 @@ def _closing(found: Deblended, written: dict[str, Path]) -> str:
     """How well it went, and where it is."""
     summary = found.summary
     by_band = ", ".join(f"{b} {v:.3f}" for b, v in summary["reduced_chi2_by_band"].items())
-    lines = [f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})"]
-    folder = written["summary.json"].parent
-    lines.append(f"written to {folder}: {', '.join(sorted(written))}")
-    if FIGURE not in written:
-        lines.append(f"no {FIGURE}: matplotlib is not installed (pip install 'diffdeblend[plot]')")
-    return "\n".join(lines)
+    line = f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})"
+    return "\n".join([line, *closing_lines(written)])
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from diffdeblend.detect.methods import (
 )
 from diffdeblend.io.detections import write_detections, write_summary
 from diffdeblend.io.fits import read_psf
-from diffdeblend.io.results import FIGURE, make_directory
+from diffdeblend.io.results import make_directory
+from diffdeblend.listing import closing_lines
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.segment import Validation
@@ -68,10 +69,7 @@ def run_detect(chosen: argparse.Namespace, progress: Progress) -> None:
     # Once more, as only now it is known how long all took.
     write_summary({**summary, "seconds": progress.seconds}, written["summary.json"])
     print(_listing(found))
-    folder = written["summary.json"].parent
-    print(f"written to {folder}: {', '.join(sorted(written))}")
-    if FIGURE not in written:
-        print(f"no {FIGURE}: matplotlib is not installed (pip install 'diffdeblend[plot]')")
+    print("\n".join(closing_lines(written)))
 
 
 def methods_of(chosen: argparse.Namespace) -> dict[str, Any]:

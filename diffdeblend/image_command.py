@@ -11,7 +11,8 @@ from numpy import ndarray
 from diffdeblend.batch.image import DeblendedImage, deblend_image
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.deblended_image import write_deblended_image
-from diffdeblend.io.results import FIGURE, write_summary
+from diffdeblend.io.results import write_summary
+from diffdeblend.listing import closing_lines
 from diffdeblend.progress import Progress, blend_bar
 
 # Larger than the largest stamp, or with more sources than a blend is fitted with at once.
@@ -70,8 +71,6 @@ def _closing(found: DeblendedImage, written: dict[str, Path]) -> str:
     lines = [
         f"{summary['n_sources']} sources in {summary['n_blends']} blends",
         f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})",
-        f"written to {written['summary.json'].parent}: {', '.join(sorted(written))}",
+        *closing_lines(written),
     ]
-    if FIGURE not in written:
-        lines.append(f"no {FIGURE}: matplotlib is not installed (pip install 'diffdeblend[plot]')")
     return "\n".join(lines)

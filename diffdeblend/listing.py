@@ -1,12 +1,14 @@
 """A catalogue as text, for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import QTable
 
 from diffdeblend.deblend.catalog import FLAG_MEANINGS, Flag, flag_names
+from diffdeblend.io.results import FIGURE
 
 
 def listing(catalog: QTable, bands: Sequence[str]) -> str:
@@ -113,3 +115,12 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def closing_lines(written: Mapping[str, Path]) -> list[str]:
+    """Where the results are, and, where there is no figure, why."""
+    folder = written["summary.json"].parent
+    lines = [f"written to {folder}: {', '.join(sorted(written))}"]
+    if FIGURE not in written:
+        lines.append(f"no {FIGURE}: matplotlib is not installed (pip install 'diffdeblend[plot]')")
+    return lines

@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffdeblend.io.detections import image_hdus, label_hdus
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.results import (
-    FIGURE,
     make_directory,
     write_catalog,
+    write_figure,
     write_summary,
 )
 
@@ -48,12 +47,12 @@ def write_deblended_image(
         with whole_file(place("labels.fits")) as temporary:
             label_hdus(found.detections).writeto(temporary)
     (folder / "scene.eqx").unlink(missing_ok=True)
-    if find_spec("matplotlib") is None:
-        (folder / FIGURE).unlink(missing_ok=True)
-    else:
+
+    def draw() -> Any:
         from diffdeblend.plot_detections import image_figure
 
-        with whole_file(place(FIGURE)) as temporary:
-            image_figure(found).savefig(temporary)
+        return image_figure(found)
+
+    write_figure(draw, folder, place)
     write_summary(summary, place("summary.json"))
     return files

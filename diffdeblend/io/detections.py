@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from diffdeblend import __version__
 from diffdeblend.header import Header
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.fits import wcs_hdus
-from diffdeblend.io.results import FIGURE, make_directory, write_catalog
+from diffdeblend.io.results import make_directory, write_catalog, write_figure
 from diffdeblend.io.results import write_summary as write_summary
 
 if TYPE_CHECKING:
@@ -44,13 +43,13 @@ def write_detections(
         label_hdus(found).writeto(temporary)
     with whole_file(place("background.fits")) as temporary:
         background_hdus(found).writeto(temporary)
-    if find_spec("matplotlib") is None:
-        (folder / FIGURE).unlink(missing_ok=True)
-    else:
+
+    def draw() -> Any:
         from diffdeblend.plot_detections import detection_figure
 
-        with whole_file(place(FIGURE)) as temporary:
-            detection_figure(found).savefig(temporary)
+        return detection_figure(found)
+
+    write_figure(draw, folder, place)
     # Last: where it is, all else is.
     write_summary(summary, place("summary.json"))
     return files

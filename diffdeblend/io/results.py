@@ -71,13 +71,13 @@ def write_results(deblended: "Deblended", directory: str | os.PathLike) -> dict[
     with whole_file(place("models.fits")) as temporary:
         model_hdus(deblended).writeto(temporary)
     save_scene(deblended.scene, place("scene.eqx"), header)
-    if find_spec("matplotlib") is None:
-        (folder / FIGURE).unlink(missing_ok=True)
-    else:
+
+    def draw() -> Any:
         from diffdeblend.plot import figure
 
-        with whole_file(place(FIGURE)) as temporary:
-            figure(deblended).savefig(temporary)
+        return figure(deblended)
+
+    write_figure(draw, folder, place)
     # Last: where it is, all else is.
     write_summary(deblended.summary, place("summary.json"))
     return files
@@ -92,6 +92,18 @@ def write_catalog(
         table.write(temporary, format="ascii.ecsv")
     with whole_file(place("catalog.fits")) as temporary:
         catalog_hdus(table).writeto(temporary)
+
+
+def write_figure(draw: Callable[[], Any], folder: Path, place: Callable[[str], Path]) -> None:
+    """Write `figure.png` if matplotlib is installed, else remove that of an older run.
+
+    - `draw`: makes the figure; called only where matplotlib is. `place` names the file in `folder`.
+    """
+    if find_spec("matplotlib") is None:
+        (folder / FIGURE).unlink(missing_ok=True)
+        return
+    with whole_file(place(FIGURE)) as temporary:
+        draw().savefig(temporary)
 
 
 def make_directory(directory: str | os.PathLike) -> Path:
