@@ -72,8 +72,8 @@ def read_exposure(
 ) -> Exposure:
     """The image that the command line means.
 
-    - `needs_psf`: whether an image without a PSF is refused; else it gets one of a pixel, which is
-        for nothing but to hold its place.
+    - `needs_psf`: whether an image without a PSF is refused; else it gets one that only holds its
+        place.
 
     **Raises:** `ValueError` for options that the files have no use for, or as the readers do.
     """
@@ -81,6 +81,7 @@ def read_exposure(
         "bands": chosen.bands,
         "zero_points": _one_or_all(chosen.zero_points),
         "excluded": chosen.exclude_planes,
+        "needs_psf": needs_psf,
     }
     archive = files[0].suffix.lower() == ".npz"
     if archive and len(files) > 1:
@@ -108,9 +109,6 @@ def read_exposure(
         exposure = read_npz(files[0], **options) if archive else read_fits(files, **options)
     except ValueError as error:
         if "`psf` is missing" in str(error):
-            if not needs_psf:
-                options["psf"] = KolmogorovPSF(jnp.ones(_count_bands(files, archive, chosen)))
-                return read_npz(files[0], **options) if archive else read_fits(files, **options)
             raise ValueError(
                 "the input holds no PSF; give its image with --psf FILE, or the seeing with "
                 "--psf-fwhm, as 0.7arcsec or 3.5px."

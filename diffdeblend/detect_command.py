@@ -43,7 +43,7 @@ def run_detect(chosen: argparse.Namespace, progress: Progress) -> None:
             raise ValueError("INPUT is missing; give an image, before all options.")
         methods = methods_of(chosen)
         progress.begin("read")
-        exposure = read_exposure(files, chosen, needs_psf=False)
+        exposure = read_exposure(files, chosen, needs_psf=chosen.kernel == "psf")
         make_directory(chosen.output)
         found = detect(exposure, **methods, report=progress.begin)
         progress.end()
@@ -129,8 +129,6 @@ def _kernel(chosen: argparse.Namespace) -> Any:
     if chosen.kernel == "none":
         return None
     if chosen.kernel == "psf":
-        if not (chosen.psf or chosen.psf_fwhm):
-            raise ValueError("--kernel psf needs --psf or --psf-fwhm.")
         return PSFKernel()
     kernel = np.asarray(read_psf([chosen.kernel]), float)
     return kernel[0] if kernel.ndim == 3 else kernel

@@ -91,7 +91,7 @@ def add_detect(commands: Any) -> None:
         default="gaussian",
         metavar="KERNEL",
         help="to smooth with: gaussian, psf (the threshold is then the significance of a point; "
-        "needs --psf or --psf-fwhm), none, or a FITS image. Default: %(default)s",
+        "needs one in the input, --psf or --psf-fwhm), none, or a FITS image. Default: %(default)s",
     )
     add("--kernel-fwhm", type=float, default=2.0, metavar="PIXELS", help="Default: %(default)s")
     add("--kernel-size", type=int, default=3, metavar="PIXELS", help="odd. Default: %(default)s")

@@ -11,6 +11,7 @@ from astropy.wcs import WCS
 from quick import hasty, one_size
 
 from diffdeblend.cli import main
+from diffdeblend.io import fits as fits_io
 
 DATA = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "data")
 FILES = {
@@ -102,6 +103,32 @@ def test_help_shows_every_default(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for words in ("Default: 1.5", "Default: 64", "Default: 0.001", "Default: threshold"):
         assert words in text
+
+
+def test_the_psf_of_the_input_is_a_kernel(field, tmp_path):
+    u, v = np.mgrid[-12:13, -12:13]
+    stamp = np.exp(-0.5 * (u**2 + v**2) / 1.5**2)
+    with fits.open(field[0]) as hdus:
+        image = hdus[0].data
+    path = tmp_path / "with_psf.fits"
+    parts = [fits.ImageHDU(image, name="IMAGE"), fits.ImageHDU(stamp, name="PSF")]
+    fits.HDUList([fits.PrimaryHDU(), *parts]).writeto(path)
+    fits.PrimaryHDU(stamp).writeto(tmp_path / "psf.fits")
+    tables = []
+    for name, options in ((path, []), (field[0], ["--psf", str(tmp_path / "psf.fits")])):
+        out = str(tmp_path / f"out{len(options)}")
+        arguments = ["--threshold", "5", "--kernel", "psf", "--quiet", "-o", out, *options]
+        assert main(["detect", str(name), *arguments]) == 0
+        tables.append(QTable.read(f"{out}/catalog.ecsv"))
+    assert len(tables[0]) > 0
+    np.testing.assert_array_equal(tables[0]["x_centroid"], tables[1]["x_centroid"])
+
+
+def test_an_image_without_a_psf_is_read_once(field, tmp_path, monkeypatch):
+    read, reads = fits_io.hdus.open_fits, []
+    monkeypatch.setattr(fits_io.hdus, "open_fits", lambda path: reads.append(path) or read(path))
+    assert main(["detect", str(field[0]), "-o", str(tmp_path), "--quiet"]) == 0
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(

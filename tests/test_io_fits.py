@@ -821,6 +821,7 @@ def test_psf_refused(tmp_path):
     path = write(tmp_path / "a.fits", (cube(), "", {}))
     with pytest.raises(ValueError, match="`psf` is missing"):
         read_fits(path, variance=1.0)
+    assert read_fits(path, variance=1.0, needs_psf=False).psf.n_bands == 2
     with pytest.raises(ValueError, match=r"`psf` needs shape \(2, h, w\)"):
         read_fits(path, variance=1.0, psf=PSF[0])
     even = write(tmp_path / "e.fits", (np.ones((2, 4, 4)), "", {}))

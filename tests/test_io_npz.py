@@ -175,6 +175,8 @@ def test_a_psf_of_ones_own(tmp_path):
     assert isinstance(read_npz(path, psf=GaussianPSF(np.array([2.0, 3.0]))).psf, GaussianPSF)
     with pytest.raises(ValueError, match="`psf` is missing"):
         read_npz(path)
+    assert read_npz(path, needs_psf=False).psf.n_bands == 2
+    assert read_npz(path, needs_psf=False, bands=["r"]).psf.n_bands == 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def read_fits(
     unit: str | None = None,
     zero_points: Numbers | None = None,
     gain: SupportsFloat | None = None,
+    needs_psf: bool = True,
 ) -> Exposure:
     """An exposure from FITS files.
 
@@ -52,6 +53,8 @@ def read_fits(
     - `zero_points`: AB magnitude of one unit of the file's flux. Default: from MAGZERO, MAGZPT,
         MAGZP, ZP, PHOTZP or FLUXMAG0, or from BUNIT.
     - `gain`: electrons per unit of the file's flux. Default: from GAIN, where BUNIT allows.
+    - `needs_psf`: whether it is an error if there is no PSF anywhere; else the exposure gets one as
+        wide as a pixel, which only holds its place.
 
     Without any variance it is estimated: the sky's noise, constant over the image, and the
     photon noise of the sources where the gain is known (`estimated_variance`). Pixels at or above
@@ -97,6 +100,7 @@ def read_fits(
         gain=gain,
         mask_planes=mask_planes,
         excluded=excluded,
+        needs_psf=needs_psf,
     )
 
 

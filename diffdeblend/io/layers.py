@@ -18,7 +18,7 @@ from diffdeblend.exposure import (
 )
 from diffdeblend.io import keywords
 from diffdeblend.io.noise import as_variance, estimated_variance
-from diffdeblend.io.stamps import stacked_stamps
+from diffdeblend.io.stamps import placeholder_psf, stacked_stamps
 from diffdeblend.planes import mask_bits
 from diffdeblend.sky import local_jacobian, pixel_positions, sky_positions
 
@@ -104,6 +104,7 @@ def combined(
     gain: SupportsFloat | None = None,
     mask_planes: Sequence[str] | None = None,
     excluded: Sequence[str] | None = None,
+    needs_psf: bool = True,
 ) -> Exposure:
     """One exposure of several bands.
 
@@ -112,6 +113,7 @@ def combined(
     - `zero_points`: used instead of those of the headers; for the images as they are in `layers`.
     - `gain`: electrons per unit of flux in `layers`, instead of what the headers say.
     - `mask_planes`, `excluded`: as in `make_exposure`.
+    - `needs_psf`: as in `read_fits`.
 
     **Raises:** `ValueError` if shapes, places on the sky or units disagree, or anything that
     `make_exposure` refuses.
@@ -148,6 +150,8 @@ def combined(
     stamps = [layer.psf for layer in layers if layer.psf is not None]
     if psf is None and len(stamps) == len(layers):
         psf = stacked_stamps(stamps)
+    if psf is None and not needs_psf:
+        psf = placeholder_psf(len(layers))
 
     # In the type of the files: a factor of exactly 1 leaves every bit as it is.
     images = [

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from diffdeblend.exposure import Exposure, Numbers, make_exposure
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.layers import chosen
-from diffdeblend.io.stamps import psf_images
+from diffdeblend.io.stamps import placeholder_psf, psf_images
 
 _NUMBERS = ("gain", "read_noise", "saturation", "exposure_time", "pixel_scale")
 
@@ -26,6 +26,7 @@ def read_npz(
     zero_points: Numbers | None = None,
     mask_planes: Sequence[str] | None = None,
     excluded: Sequence[str] | None = None,
+    needs_psf: bool = True,
 ) -> Exposure:
     """An exposure from an archive of arrays.
 
@@ -35,7 +36,8 @@ def read_npz(
     are never loaded.
 
     The arguments are used instead of what the file says; `bands` that are names of the file choose
-    from it.
+    from it. Without a PSF, and unless `needs_psf`, the exposure gets one as wide as a pixel, which
+    only holds its place.
 
     **Raises:** `ValueError` if the file cannot be read, a key is missing, or `make_exposure`
     refuses.
@@ -53,7 +55,7 @@ def read_npz(
         unit, date, wcs = (_optional(archive, key) for key in ("unit", "date", "wcs"))
         noise = _optional(archive, "noise_correlation")
         numbers = {key: _optional(archive, key) for key in _NUMBERS}
-    if psf is None and stamps is None:
+    if psf is None and stamps is None and needs_psf:
         raise ValueError(f"`psf` is missing: {str(path)!r} has no key 'psfs'.")
     if image.ndim != 3:
         raise ValueError(
@@ -65,10 +67,12 @@ def read_npz(
         raise ValueError(f"`bands` of {str(path)!r} needs {n_bands} names; has {found}.")
     places, chosen_names = chosen(found, bands, one_file=True)
     pick = _picker(places, n_bands)
+    if psf is None:
+        psf = placeholder_psf(len(places)) if stamps is None else pick(stamps)
     return make_exposure(
         pick(image),
         pick(variance),
-        pick(stamps) if psf is None else psf,
+        psf,
         mask=pick(mask),
         bands=None if None in chosen_names else chosen_names,  # type: ignore[arg-type]
         zero_points=pick(zeros) if zero_points is None else zero_points,

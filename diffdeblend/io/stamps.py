@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from diffdeblend.grid import product_modes
-from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
+from diffdeblend.psf import AbstractPSF, KolmogorovPSF, PixelPSF, SampledPSF
 
 # An analytic PSF is written on the smallest of these that holds all but 1e-3 of its light.
 _SIZES = (25, 41, 61, 101, 161)
@@ -45,6 +45,11 @@ def psf_images(psf: AbstractPSF) -> Float[np.ndarray, "band h w"]:
         if (inner.sum(axis=(1, 2)) * 9 > 0.999).all():
             break
     return inner / inner.sum(axis=(1, 2), keepdims=True)
+
+
+def placeholder_psf(n_bands: int) -> AbstractPSF:
+    """A PSF as wide as a pixel, for an exposure of which nobody asks how a point is seen."""
+    return KolmogorovPSF(jnp.ones(n_bands))
 
 
 def stacked_stamps(stamps: Sequence[np.ndarray]) -> Real[np.ndarray, "band h w"]:
