@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter1d, maximum_filter
 from scipy.spatial import KDTree
 
+from diffdeblend.segment.by_first import by_first
 from diffdeblend.segment.cluster_points import cluster_points
 from diffdeblend.segment.members import Members
 from diffdeblend.segment.windows_of_members import Windows, draw_windows
@@ -157,14 +158,13 @@ def _distinct(group, x, y, fine: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _number(members: Members, of_pixel, of_point, weight, x, y) -> Children:
     """Children in the order of clusters and of their first pixels; members are in that order."""
-    used, first, inverse = np.unique(of_pixel, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
+    number, first = by_first(of_pixel)
     place = np.full(int(of_point.max(initial=-1)) + 1, -1)
-    place[used] = rank
+    place[of_pixel[first]] = np.arange(len(first))
     child = place[of_point]
     weight = np.where(child >= 0, weight, 0)
     child = np.maximum(child, 0)
-    total = np.bincount(child, weight, len(used))
+    total = np.bincount(child, weight, len(first))
     total = np.where(total > 0, total, 1)
-    mean_x, mean_y = (np.bincount(child, weight * v, len(used)) / total for v in (x, y))
-    return Children(rank[inverse], members.group[np.sort(first)], mean_x, mean_y)
+    mean_x, mean_y = (np.bincount(child, weight * v, len(first)) / total for v in (x, y))
+    return Children(number, members.group[first], mean_x, mean_y)

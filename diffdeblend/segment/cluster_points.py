@@ -8,6 +8,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from diffdeblend.segment.by_first import by_first
+
 _BUFFER = 100_000
 
 
@@ -97,6 +99,5 @@ def _link(core: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(n, n))
     component = connected_components(graph, directed=False)[1]
     labels = np.full(n, -1)
-    _, start, inverse = np.unique(component[core], return_index=True, return_inverse=True)
-    labels[core] = np.argsort(np.argsort(start))[inverse]
+    labels[core] = by_first(component[core])[0]
     return labels

@@ -8,6 +8,8 @@ from scipy.ndimage import label, minimum_filter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from diffdeblend.segment.by_first import by_first
+
 # Of no cluster: larger than any label.
 _NONE = np.iinfo(np.int32).max
 
@@ -78,9 +80,8 @@ def _link_far(core: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     first, second = np.concatenate(edges, axis=1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(y), len(y)))
     component = connected_components(graph, directed=False)[1]
-    _, start, inverse = np.unique(component, return_index=True, return_inverse=True)
     labels = np.zeros(core.shape, np.int32)
-    labels[core] = 1 + np.argsort(np.argsort(start))[inverse]
+    labels[core] = 1 + by_first(component)[0]
     return labels
 
 

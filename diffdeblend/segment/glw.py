@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from diffdeblend.segment.attractors import Children, find_laplace_maxima, nearest_in_group
+from diffdeblend.segment.by_first import by_first
 from diffdeblend.segment.flood import flood
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.members import Members, find_members
@@ -71,11 +72,10 @@ def flood_children(members: Members, markers: Int[np.ndarray, "marker"]) -> Chil
     seeds = (places[markers], members.group[markers])
     child[dry] = nearest_in_group(places[dry], members.group[dry], *seeds)
     # By the first pixel, as everywhere.
-    _, first = np.unique(child, return_index=True)
-    order = np.argsort(first)
-    rank = np.argsort(order)
-    x, y = members.x[markers][order].astype(float), members.y[markers][order].astype(float)
-    return Children(rank[child], members.group[markers][order], x, y)
+    numbered, first = by_first(child)
+    marker = markers[child[first]]
+    x, y = members.x[marker].astype(float), members.y[marker].astype(float)
+    return Children(numbered, members.group[marker], x, y)
 
 
 def attractor_pixels(members: Members, children: Children) -> Int[np.ndarray, "marker"]:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from diffdeblend.segment.by_first import by_first
 from diffdeblend.segment.flood import ascent
 from diffdeblend.segment.levels import count_levels_below
 from diffdeblend.segment.pixel_list import PixelList
@@ -85,7 +86,7 @@ def find_markers(
                 flux += np.bincount(part, light[at], n_hills)
     inside = np.flatnonzero(above > base[hill])
     found = np.zeros(len(hill), np.int32)
-    found[inside] = _by_first(marker[hill[inside]])
+    found[inside] = 1 + by_first(marker[hill[inside]])[0]
     return found
 
 
@@ -130,11 +131,3 @@ def _groups(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     graph = coo_matrix((np.ones(len(one), bool), edges), shape=(len(nodes),) * 2)
     n_groups, group = connected_components(graph, directed=False)
     return nodes, group, n_groups
-
-
-def _by_first(keys: np.ndarray) -> np.ndarray:
-    """Numbers from 1 in the order in which keys first come."""
-    unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    rank = np.empty(len(unique), np.int32)
-    rank[np.argsort(first)] = np.arange(1, len(unique) + 1, dtype=np.int32)
-    return rank[inverse]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffdeblend.segment.attractors import Children, nearest_in_group
+from diffdeblend.segment.by_first import by_first
 from diffdeblend.segment.members import Members
 
 
@@ -65,11 +66,9 @@ class Validation:
         kept, of_child = np.unique(keeper, return_inverse=True)
         merged = of_child[children.of_pixel]
         # Taken-in pixels may come before a child's own: number anew by the first pixel.
-        _, start = np.unique(merged, return_index=True)
-        order = np.argsort(start)
-        rank = np.argsort(order)
-        kept = kept[order]
-        left = Children(rank[merged], parent[kept], children.x[kept], children.y[kept])
+        number, first = by_first(merged)
+        kept = kept[merged[first]]
+        left = Children(number, parent[kept], children.x[kept], children.y[kept])
         return left, valid
 
 
