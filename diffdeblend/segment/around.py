@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 # In raster order, the pixel itself between the two halves.
-_STEPS = {
+STEPS = {
     4: ((-1, 0), (0, -1), (0, 1), (1, 0)),
     8: ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)),
 }
@@ -15,7 +15,7 @@ def shifted(values: Array, connectivity: int) -> list[Array]:
     """What each pixel's neighbours have, one image per direction; the edge's own value beyond."""
     wide = jnp.pad(values, 1, mode="edge")
     ny, nx = values.shape
-    return [wide[1 + dy : 1 + dy + ny, 1 + dx : 1 + dx + nx] for dy, dx in _STEPS[connectivity]]
+    return [wide[1 + dy : 1 + dy + ny, 1 + dx : 1 + dx + nx] for dy, dx in STEPS[connectivity]]
 
 
 def touching(labels: Int[Array, "y x"], connectivity: int) -> list[Bool[Array, "y x"]]:
@@ -24,7 +24,7 @@ def touching(labels: Int[Array, "y x"], connectivity: int) -> list[Bool[Array, "
     ny, nx = labels.shape
     return [
         (wide[1 + dy : 1 + dy + ny, 1 + dx : 1 + dx + nx] == labels) & (labels > 0)
-        for dy, dx in _STEPS[connectivity]
+        for dy, dx in STEPS[connectivity]
     ]
 
 

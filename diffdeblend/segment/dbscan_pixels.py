@@ -8,6 +8,7 @@ from scipy.ndimage import label, minimum_filter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from diffdeblend.segment.around import follow
 from diffdeblend.segment.by_first import by_first
 
 # Of no cluster: larger than any label.
@@ -148,14 +149,7 @@ def _roots(core: Array, reach: int) -> Array:
         pointer, _ = state
         image = jnp.where(core, pointer[:-1].reshape(core.shape), n)
         lowest = jnp.where(flat, _window(image, reach, jnp.minimum, n).ravel(), n)
-        hooked = pointer.at[pointer[:-1]].min(lowest)
-
-        def jump(state):
-            pointer, _ = state
-            further = pointer[pointer]
-            return further, jnp.any(further != pointer)
-
-        hooked, _ = jax.lax.while_loop(lambda s: s[1], jump, (hooked, jnp.array(True)))
+        hooked = follow(pointer.at[pointer[:-1]].min(lowest))
         return hooked, jnp.any(hooked != pointer)
 
     pointer = jnp.append(start, n)

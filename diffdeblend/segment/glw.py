@@ -5,15 +5,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from diffdeblend.segment.around import STEPS
 from diffdeblend.segment.attractors import Children, find_laplace_maxima, nearest_in_group
 from diffdeblend.segment.by_first import by_first
 from diffdeblend.segment.flood import flood
 from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.members import Members, find_members
 from diffdeblend.segment.name_children import label_children, with_the_unsplit
-
-# Earlier pixels first, as the flood wants them.
-_STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 def glw_deblend(
@@ -97,5 +95,6 @@ def neighbour_rows(members: Members) -> Int[np.ndarray, "8 n"]:
     place = (stamp * height + members.y + 1) * width + members.x + 1
     row = np.full((int(stamp.max()) + 1) * height * width, -1)
     row[place] = own
-    found = np.stack([row[place + dy * width + dx] for dy, dx in _STEPS])
+    # Earlier pixels first, as the flood wants them.
+    found = np.stack([row[place + dy * width + dx] for dy, dx in STEPS[8]])
     return np.where((found >= 0) & (members.group[found] == members.group), found, own)

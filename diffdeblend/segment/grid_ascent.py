@@ -6,10 +6,10 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Int
 
+from diffdeblend.segment import pixel_list
+from diffdeblend.segment.around import STEPS, follow
 from diffdeblend.segment.members import Members
 from diffdeblend.segment.windows_of_members import draw_windows
-
-_STEPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
 def climb_grid(members: Members, h: Float[np.ndarray, "group"]) -> Int[np.ndarray, "n"]:
@@ -36,7 +36,7 @@ def climb_grid(members: Members, h: Float[np.ndarray, "group"]) -> Int[np.ndarra
         y, x = np.divmod(place, size)
         here = (window * width + y + 1) * width + x + 1
         best, slope = here.copy(), np.zeros(len(here), flat.dtype)
-        for dy, dx in _STEPS:
+        for dy, dx in STEPS[8]:
             there = here + dy * width + dx
             rise = (flat[there] - flat[here]) * flat.dtype.type(1 / np.hypot(dy, dx))
             # Level ground leads to earlier pixels only, so that no way is a circle.
@@ -45,13 +45,7 @@ def climb_grid(members: Members, h: Float[np.ndarray, "group"]) -> Int[np.ndarra
             slope = np.where(steeper, rise, slope)
         number = np.full(flat.size, -1)
         number[here] = np.arange(len(here))
-        pointer = number[best]
-        while True:
-            further = pointer[pointer]
-            if np.array_equal(further, pointer):
-                break
-            pointer = further
-        top[windows.row] = windows.row[pointer]
+        top[windows.row] = windows.row[pixel_list.follow(number[best])]
     return top
 
 
@@ -74,18 +68,11 @@ def climb_stamp(
     padded = jnp.pad(density, 1, constant_values=-1)
     index = jnp.arange(height * width).reshape(height, width)
     best, slope = index, jnp.zeros_like(density)
-    for dy, dx in _STEPS:
+    for dy, dx in STEPS[8]:
         other = jax.lax.dynamic_slice(padded, (1 + dy, 1 + dx), (height, width))
         there = index + dy * width + dx
         rise = (other - density) * float(1 / np.hypot(dy, dx))
         steeper = (rise > slope) | ((rise == slope) & (there < best))
         steeper &= inside & (other >= 0)
         best, slope = jnp.where(steeper, there, best), jnp.where(steeper, rise, slope)
-
-    def jump(state):
-        pointer, _ = state
-        further = pointer[pointer]
-        return further, jnp.any(further != pointer)
-
-    pointer, _ = jax.lax.while_loop(lambda s: s[1], jump, (best.ravel(), jnp.array(True)))
-    return jnp.where(inside, pointer.reshape(height, width), -1)
+    return jnp.where(inside, follow(best.ravel()).reshape(height, width), -1)
