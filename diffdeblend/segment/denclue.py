@@ -166,9 +166,8 @@ def _light(members: Members, groups, edge: int, x0, y0, dtype) -> Float[np.ndarr
     unique, inverse = np.unique(groups, return_inverse=True)
     part = members.take(unique)
     light = np.zeros((len(unique), edge, edge), dtype)
-    peak = np.maximum.reduceat(part.light, part.start[:-1])
-    scaled = part.light / np.where(peak > 0, peak, 1)[part.group]
-    light[part.group, part.y - y0[unique][part.group], part.x - x0[unique][part.group]] = scaled
+    x, y, scaled = _in_windows(part, x0[unique], y0[unique])
+    light[part.group, y, x] = scaled
     return light[inverse]
 
 
@@ -178,16 +177,16 @@ def _lists(members: Members, groups, edge: int, x0, y0, dtype) -> tuple[Any, Any
     part = members.take(unique)
     slot = np.arange(len(part.x)) - part.start[:-1][part.group]
     found = np.zeros((3, len(unique), edge * edge), dtype)
-    peak = np.maximum.reduceat(part.light, part.start[:-1])
-    for k, values in enumerate(
-        (
-            part.x - x0[unique][part.group],
-            part.y - y0[unique][part.group],
-            part.light / np.where(peak > 0, peak, 1)[part.group],
-        )
-    ):
+    for k, values in enumerate(_in_windows(part, x0[unique], y0[unique])):
         found[k, part.group, slot] = values
     return found[0, inverse], found[1, inverse], found[2, inverse]
+
+
+def _in_windows(part: Members, x0, y0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places of the pixels in the windows of their clusters, and the light by its peak."""
+    peak = np.maximum.reduceat(part.light, part.start[:-1])
+    scaled = part.light / np.where(peak > 0, peak, 1)[part.group]
+    return part.x - x0[part.group], part.y - y0[part.group], scaled
 
 
 def attractor_position(
