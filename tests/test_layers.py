@@ -12,7 +12,7 @@ PACKAGE = ROOT / "diffdeblend"
 
 # A module imports from rows above its own, and from within its own folder.
 LAYERS = (
-    {"parameters", "grid", "cores", "backend"},
+    {"parameters", "grid", "cores", "backend", "polynomials"},
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
     {"header", "own_code"},
@@ -23,20 +23,26 @@ LAYERS = (
     {"segment"},
     {"measure"},
     {"detect"},
+    {"stars"},
+    {"prepare"},
+    {"subtract", "coadd"},
     {"deblend"},
     {"batch"},
+    {"transients"},
     {"simulate"},
     {"score"},
     {"painter", "panels", "plot_columns"},
-    {"plot", "plot_blends", "plot_scores", "plot_segments"},
+    {"plot", "plot_blends", "plot_scores", "plot_segments", "plot_psf", "plot_subtraction"},
     {"plot_detections"},
     {"io"},
     {"progress", "listing", "programs"},
     {"image_options"},
     {"blend_options", "deblend_options", "detect_options"},
+    {"psf_options", "subtract_options", "coadd_options"},
     {"image_command"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
+    {"psf_command", "subtract_command", "coadd_command"},
     {"cli"},
     {"__main__"},
 )
@@ -44,7 +50,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # These talk to a user; the others return what they have to say.
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
-    *("detect_command", "image_command"),
+    *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
     *("cli", "__main__", "build_radial_table"),
 }
 # The user calls these to set JAX up.
