@@ -23,6 +23,7 @@ LAYERS = (
     {"segment"},
     {"measure"},
     {"detect"},
+    {"stars"},
     {"deblend"},
     {"batch"},
     {"simulate"},
