@@ -16,6 +16,8 @@ from diffdeblend.stars.stamps import StarStack
 _ROUGH, _FINE = 4, 5
 _ROUGH_ERROR = 0.1
 _LOCAL = 4
+# Rounds of the evidence in each step.
+_EVIDENCE = 10
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -25,7 +27,7 @@ class Backbone(NamedTuple):
     - `fields`: coefficients of FWHM, g1, g2 and t, `(4, term)`.
     - `x`, `y`, `flux`, `sky`: of each star; `chi2`: per good pixel of each star, with the model
         error, before outliers are weighted down; `weight`: of each star in the fit.
-    - `covariance`: of `fields` as one vector.
+    - `covariance`: of `fields` as one vector. `prior`: variance of the prior of each, as learned.
     """
 
     fields: Float[Array, "shape term"]
@@ -36,6 +38,7 @@ class Backbone(NamedTuple):
     chi2: Float[Array, "n"]
     weight: Float[Array, "n"]
     covariance: Float[Array, "k k"]
+    prior: Float[Array, "shape term"]
 
 
 def shape_at(fields: Float[Array, "shape term"], terms: Float[Array, "term n"]) -> Shape:
@@ -117,12 +120,20 @@ def fit_backbone(
         inverse, schur, reduced = eliminate(gram, vector)
         matrix = jnp.einsum("nab,tn,sn->atbs", schur, terms, terms, precision=_EXACT)
         right = jnp.einsum("na,tn->at", reduced, terms, precision=_EXACT)
-        change, covariance = solve_with_prior(
-            matrix.reshape((n_fields * count,) * 2),
-            right.ravel(),
-            variance.ravel(),
-            (centre - fields).ravel(),
-        )
+        matrix, right = matrix.reshape((n_fields * count,) * 2), right.ravel()
+        pull = (centre - fields).ravel()
+
+        # The mean of a field keeps its own, wide prior.
+        def learn(_: int, variance: Array) -> Array:
+            change, covariance = solve_with_prior(matrix, right, variance.ravel(), pull)
+            now = (change - pull).reshape(fields.shape)
+            spread = jnp.diagonal(covariance).reshape(fields.shape)
+            learned = learned_variance(now**2, spread, variance, group)
+            return jnp.where(group == 0, variance, learned)
+
+        rounds = jnp.where(fine, _EVIDENCE, 0)
+        variance = jax.lax.fori_loop(0, rounds, learn, variance)
+        change, covariance = solve_with_prior(matrix, right, variance.ravel(), pull)
         change = change.reshape(fields.shape)
         shape_change = jnp.matmul(change, terms, precision=_EXACT)
         left = vector[:, :_LOCAL] - jnp.einsum(
@@ -135,16 +146,11 @@ def fit_backbone(
         x = x + jnp.clip(own[:, 1], -0.5, 0.5)
         y = y + jnp.clip(own[:, 2], -0.5, 0.5)
         sky = sky + own[:, 3]
-        spread = jnp.diagonal(covariance).reshape(fields.shape)
-        learned = learned_variance((fields - centre) ** 2 + spread, variance, group)
-        # The mean of a field keeps its own, wide prior.
-        learned = jnp.where(group == 0, variance, learned)
-        variance = jnp.where(fine, learned, variance)
         return fields, x, y, flux, sky, variance, chi2, star_weight, covariance
 
     state = jax.lax.fori_loop(0, _ROUGH + _FINE, step, state)
-    fields, x, y, flux, sky, _, chi2, star_weight, covariance = state
-    return Backbone(fields, x, y, flux, sky, chi2, star_weight, covariance)
+    fields, x, y, flux, sky, variance, chi2, star_weight, covariance = state
+    return Backbone(fields, x, y, flux, sky, chi2, star_weight, covariance, variance)
 
 
 def pixel_variance(stack: StarStack, light: Array, model_error: float | Array) -> Array:
@@ -214,8 +220,14 @@ def solve_with_prior(
     return step, inverse * root[:, None] * root[None, :]
 
 
-def learned_variance(second: Array, variance: Array, group: np.ndarray) -> Array:
-    """The variance of each group of unknowns: its mean second moment; 0 stays 0."""
-    same = jnp.asarray(group[:, None] == group[None, :], second.dtype)
-    mean = jnp.matmul(second, same / same.sum(0), precision=_EXACT)
-    return jnp.where(variance > 0, jnp.maximum(mean, 1e-12), 0)
+def learned_variance(square: Array, spread: Array, variance: Array, group: np.ndarray) -> Array:
+    """Width of the prior of each group of unknowns by evidence; 0 stays 0.
+
+    The squares of a group over how many of them the data tell; `spread` is their posterior
+    variance.
+    """
+    same = jnp.asarray(group[:, None] == group[None, :], square.dtype)
+    told = 1 - spread / jnp.where(variance > 0, variance, 1)
+    told = jnp.matmul(jnp.where(variance > 0, told, 0), same, precision=_EXACT)
+    power = jnp.matmul(square, same, precision=_EXACT)
+    return jnp.where(variance > 0, jnp.clip(power / jnp.maximum(told, 1e-3), 1e-10, 1e3), 0)

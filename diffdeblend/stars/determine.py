@@ -126,7 +126,7 @@ def determine_psf(
     - `reserve`: fraction of the stars that are kept out to judge the PSF by, drawn by `seed`.
     - `min_snr`: of a star. `max_stars`: the brightest of each part of the image up to so many.
     - `size`: of the PSF's images, odd; default about ten times the FWHM. `fit_size`: of the pixels
-        around a star that are fitted; default about seven times.
+        around a star that are fitted; default about six times.
     - `model_error`: added to the noise of a pixel, as a fraction of the star's light in it.
 
     **Raises:** `ValueError` for shapes that disagree, wrong settings, an image without a star.
@@ -142,7 +142,7 @@ def determine_psf(
         pixels, v, masked, given, options.min_snr, options.reserve, options.seed, options.max_stars
     )
     fwhm = 2.355 * chosen.size
-    fit_size = options.fit_size or _size_for(6.5 * fwhm)
+    fit_size = options.fit_size or _size_for(6 * fwhm)
     size = options.size or min(2 * int(5 * fwhm) + 1, 61)
     stack, crowded = _stack(pixels, v, masked, chosen, fit_size, fwhm)
     if not stack.good.any():
@@ -158,11 +158,11 @@ def determine_psf(
     gaussian = options.method == "gaussian"
     start = jnp.asarray([fwhm, 0.0, 0.0, _GAUSSIAN_T if gaussian else 0.3], terms.dtype)
     scale = jnp.asarray(_prior_widths(fwhm, degree), terms.dtype)
-    arguments = {"degree": degree, "hold_t": gaussian}
-    fit = fit_backbone(stack, terms, start, scale, options.model_error, **arguments)
+    error = options.model_error
+    fit = fit_backbone(stack, terms, start, scale, error, degree=degree, hold_t=gaussian)
     found, sigma = None, jnp.asarray(fwhm / 2.355)
     if options.method == "moffat+residual":
-        corrected = fit_residual(stack, terms, fit, scale, options.model_error, **arguments)
+        corrected = fit_residual(stack, terms, fit, error, degree=degree)
         fit, found, sigma = corrected.backbone, corrected.coefficients, corrected.sigma
     psf = basis_of_fields(
         fit.fields,

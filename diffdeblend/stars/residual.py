@@ -80,21 +80,18 @@ def residual_functions(
     return left[..., :, None] * right[..., None, :]
 
 
-@partial(jax.jit, static_argnames=("degree", "hold_t"))
+@partial(jax.jit, static_argnames=("degree",))
 def fit_residual(
     stack: StarStack,
     terms: Float[Array, "term n"],
     backbone: Backbone,
-    scale: Float[Array, "shape degree"],
     model_error: float | Float[Array, ""],
     *,
     degree: int,
-    hold_t: bool = False,
 ) -> Corrected:
     """Gauss-Newton steps on functions, fields and stars together, from a fitted backbone.
 
-    Arguments as those of `fit_backbone`; `scale` is the width of the prior on the change of the
-    fields, which stay what they are where the functions do as well.
+    Arguments as those of `fit_backbone`; the fields keep the priors that were learned there.
     """
     dtype = terms.dtype
     n_shape, count = 4, n_terms(degree)
@@ -106,9 +103,7 @@ def fit_residual(
     order = np.array([i + j for i, j in functions]) - 2
     group = (order[:, None] * (DEGREE + 1) + group_of_terms(DEGREE)[None, :]).ravel()
     same = jnp.asarray(group[:, None] == group[None, :], dtype)
-    shape_variance = (scale**2)[:, group_of_terms(degree)]
-    if hold_t:
-        shape_variance = shape_variance.at[3].set(0)
+    centre = jnp.zeros_like(backbone.fields).at[:, 0].set(backbone.fields[:, 0])
     norm = 1 / (2 * np.sqrt(np.pi) * sigma)
     first = jnp.full(group.size, 1.0, dtype) * (_START * norm) ** 2 / len(functions)
     n_fields = n_shape * count
@@ -141,20 +136,18 @@ def fit_residual(
             stack.good.sum((1, 2)), 1
         )
         weight = stack.good / noise * outlier_weight(square) * star_weight[:, None, None]
-        blocks = jax.lax.optimization_barrier(
-            (value, f * m.x, f * m.y, jnp.ones_like(value))
-            + (f * m.fwhm, f * m.g1, f * m.g2, f * m.t)
-        )
-        every = blocks + tuple(f * basis[:, k] for k in range(len(functions)))
+        blocks = (value, f * m.x, f * m.y, jnp.ones_like(value), f * m.fwhm, f * m.g1, f * m.g2)
+        added = (f * basis[:, k] for k in range(len(functions)))
+        every = jax.lax.optimization_barrier((*blocks, f * m.t, *added))
         gram, vector = normal_equations(every, weight, residual)
         inverse, schur, reduced = eliminate(gram, vector)
         matrix, right = _assemble(schur, reduced, terms, flat_terms, n_shape)
-        held = jnp.concatenate([jnp.zeros(n_fields, dtype), -found.ravel()])
+        pull = jnp.concatenate([(centre - fields).ravel(), -found.ravel()])
 
         # The widths of the priors, on the quadratic form as it is here (MacKay 1992).
         def learn(_: int, prior: Array) -> Array:
-            both = jnp.concatenate([shape_variance.ravel(), prior])
-            change, covariance = solve_with_prior(matrix, right, both, held)
+            both = jnp.concatenate([backbone.prior.ravel(), prior])
+            change, covariance = solve_with_prior(matrix, right, both, pull)
             new = found.ravel() + change[n_fields:]
             spread = jnp.diagonal(covariance)[n_fields:]
             known = jnp.matmul(same, 1 - spread / prior, precision=_EXACT)
@@ -162,8 +155,8 @@ def fit_residual(
             return jnp.clip(power / jnp.maximum(known, 1e-3), 1e-6 * first, 100 * first)
 
         prior = jax.lax.fori_loop(0, _EVIDENCE, learn, prior)
-        both = jnp.concatenate([shape_variance.ravel(), prior])
-        change, covariance = solve_with_prior(matrix, right, both, held)
+        both = jnp.concatenate([backbone.prior.ravel(), prior])
+        change, covariance = solve_with_prior(matrix, right, both, pull)
         shape_change = change[:n_fields].reshape(n_shape, count)
         found_change = change[n_fields:].reshape(found.shape)
         shared = jnp.concatenate(
@@ -193,7 +186,7 @@ def fit_residual(
     fields, found, x, y, flux, sky, _, chi2, star_weight, covariance = end
     by_order = jnp.stack([jnp.sum(found[order == k] ** 2) for k in range(ORDER - 1)])
     return Corrected(
-        Backbone(fields, x, y, flux, sky, chi2, star_weight, covariance),
+        Backbone(fields, x, y, flux, sky, chi2, star_weight, covariance, backbone.prior),
         found,
         sigma,
         jnp.sqrt(by_order) / norm,
