@@ -59,8 +59,9 @@ SETS_JAX_UP = FOR_USERS | {"programs"}
 KNOW_DEBLEND = {"io.results", "io.__init__"}
 # Not installed with the core: who uses them says so when they are absent.
 OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
+OPTIONAL |= {"astroscrappy", "astroalign", "reproject"}
 LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml"} | OPTIONAL
-USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure"}
+USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure", "prepare"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))

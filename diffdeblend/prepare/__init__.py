@@ -1,0 +1,14 @@
+"""From a raw image to an exposure that can be used: sky, noise, flaws, PSF and place."""
+
+from diffdeblend.prepare.band import Preparation as Preparation
+from diffdeblend.prepare.cosmic_rays import Sharpness as Sharpness
+from diffdeblend.prepare.cosmic_rays import find_cosmic_rays as find_cosmic_rays
+from diffdeblend.prepare.cosmic_rays import star_sharpness as star_sharpness
+from diffdeblend.prepare.flaws import saturation_level as saturation_level
+from diffdeblend.prepare.interpolate import fill_masked as fill_masked
+from diffdeblend.prepare.noise import gain_of_sky as gain_of_sky
+from diffdeblend.prepare.noise import pixel_variance as pixel_variance
+from diffdeblend.prepare.prepare import Prepared as Prepared
+from diffdeblend.prepare.prepare import prepare as prepare
+from diffdeblend.prepare.sky import Sky as Sky
+from diffdeblend.prepare.sky import measure_sky as measure_sky
