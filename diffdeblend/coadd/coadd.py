@@ -36,8 +36,8 @@ class Coadd(eqx.Module):
     - `exposure`: the proper coadd R: noise of unit variance and without correlation in empty sky,
         with its PSF and the first epoch's WCS. A source of flux f, in the unit of the first epoch,
         has f F_R in it. Variance is 1, that of the empty sky; the header's `gain` is the effective
-        one, with which the variance on sources is 1 + light / gain. Where no epoch saw anything the
-        mask says NO_DATA.
+        one, with which the variance on sources is 1 + light / gain. The mask says INTRP where an
+        epoch was filled, and NO_DATA where no epoch saw anything.
     - `F_R`: `(band,)`.
     - `score`: signal-to-noise of a point at each pixel against empty sky: what to detect on.
         Masked pixels of single epochs are allowed for exactly.
@@ -307,8 +307,11 @@ def _finished(total: _Total, sums: Sums, maps: Maps) -> Coadd:
     if zero_points is not None:
         shift = 2.5 * np.log10(np.sqrt(square))
         zero_points = tuple(float(z) for z in np.array(zero_points) + shift)
-    planes, bit = with_plane(first.header.mask_planes, "NO_DATA")
-    unseen = np.asarray(sums.count) == 0
+    planes, unseen = with_plane(first.header.mask_planes, "NO_DATA")
+    planes, filled = with_plane(planes, "INTRP")
+    count = np.asarray(sums.count)
+    mask = np.where(count == 0, np.uint32(1 << unseen), np.uint32(0))
+    mask |= np.where(count < total.number, np.uint32(1 << filled), np.uint32(0))
     header = replace(
         first.header,
         zero_points=zero_points,
@@ -323,7 +326,7 @@ def _finished(total: _Total, sums: Sums, maps: Maps) -> Coadd:
     exposure = Exposure(
         image=maps.image,
         variance=jnp.ones_like(maps.image),
-        mask=jnp.asarray(np.where(unseen, np.uint32(1 << bit), np.uint32(0)).view(np.int32)),
+        mask=jnp.asarray(mask.view(np.int32)),
         psf=PixelPSF(maps.psf),
         header=header,
     )

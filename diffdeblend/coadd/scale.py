@@ -8,7 +8,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 
 # Pixels on a side of the piece in the middle that is compared: enough for 0.1 %.
 _PIECE = 1536
-_LEAST_SIGNIFICANCE = 10.0
+_LEAST_SIGNIFICANCE = 20.0
 _LEAST_PIXELS = 10
 
 
@@ -72,8 +72,8 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
         index = np.arange((ny, nx)[axis])
         far = (index >= edge) & (index < (ny, nx)[axis] - edge)
         whole &= far[:, None] if axis == 0 else far
+    # Chosen by one image alone: chosen by both, those lifted by noise would be kept.
     bright = whole & (left > _LEAST_SIGNIFICANCE * np.sqrt(np.maximum(left_noise, 1e-30)))
-    bright &= right > _LEAST_SIGNIFICANCE / 3 * np.sqrt(np.maximum(right_noise, 1e-30))
     if bright.sum() < _LEAST_PIXELS:
         raise ValueError(
             "`scale` cannot be measured: too little light stands out in both the first epoch and "

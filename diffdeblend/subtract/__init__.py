@@ -1,0 +1,9 @@
+"""One image subtracted from another: what changed on the sky."""
+
+from diffdeblend.subtract.difference import Difference as Difference
+from diffdeblend.subtract.filters import ProperFilters as ProperFilters
+from diffdeblend.subtract.filters import centred_stamp as centred_stamp
+from diffdeblend.subtract.filters import filters_of_transfers as filters_of_transfers
+from diffdeblend.subtract.filters import proper_filters as proper_filters
+from diffdeblend.subtract.filters import shift_plane as shift_plane
+from diffdeblend.subtract.filters import transfer_plane as transfer_plane
