@@ -5,3 +5,5 @@ from diffdeblend.stars.determine import StarPSF as StarPSF
 from diffdeblend.stars.determine import determine_psf as determine_psf
 from diffdeblend.stars.select import reserve_stars as reserve_stars
 from diffdeblend.stars.select import stellar_locus as stellar_locus
+from diffdeblend.stars.validate import PSFReport as PSFReport
+from diffdeblend.stars.validate import validate_psf as validate_psf
