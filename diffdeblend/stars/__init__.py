@@ -11,3 +11,5 @@ from diffdeblend.stars.kl_stamps import stamp_side as stamp_side
 from diffdeblend.stars.kl_stamps import whole_pixel_stamps as whole_pixel_stamps
 from diffdeblend.stars.select import reserve_stars as reserve_stars
 from diffdeblend.stars.select import stellar_locus as stellar_locus
+from diffdeblend.stars.validate import PSFReport as PSFReport
+from diffdeblend.stars.validate import validate_psf as validate_psf

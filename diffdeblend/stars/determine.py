@@ -15,6 +15,7 @@ from diffdeblend.psf import PSFBasis
 from diffdeblend.stars.backbone import fit_backbone
 from diffdeblend.stars.find_stars import Chosen, find_stars
 from diffdeblend.stars.nodes import basis_of_fields
+from diffdeblend.stars.pixels import checked_pixels
 from diffdeblend.stars.residual import fit_residual
 from diffdeblend.stars.sources import sky_variance
 from diffdeblend.stars.stamps import StarStack, cut_stars, estimate_inverse_gain, neighbour_light
@@ -136,7 +137,7 @@ def determine_psf(
         (2021), MNRAS 501, 1282 (Piff).
     """
     options = DetermineSettings(**settings)
-    pixels, v, masked = _checked(image, variance, mask)
+    pixels, v, masked = checked_pixels(image, variance, mask)
     given = None if positions is None else _checked_positions(positions)
     chosen = find_stars(
         pixels, v, masked, given, options.min_snr, options.reserve, options.seed, options.max_stars
@@ -299,47 +300,6 @@ def _spectrum(psf: PSFBasis) -> np.ndarray:
     )
     norm = np.sqrt((fields**2).mean(0) * (np.asarray(psf.images[0], float) ** 2).sum((1, 2)))
     return norm / norm[0]
-
-
-def _checked(
-    image: ArrayLike | Exposure, variance: ArrayLike | None, mask: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if isinstance(image, Exposure):
-        if variance is not None or mask is not None:
-            raise ValueError("`variance` and `mask` are those of the `Exposure`; do not give them.")
-        if len(image.bands) != 1:
-            raise ValueError(
-                f"`image` must be an Exposure of one band; got {len(image.bands)} bands."
-            )
-        weight = np.asarray(image.weight[0], np.float32)
-        masked = weight <= 0
-        return (
-            np.asarray(image.data[0], np.float32),
-            1 / np.where(masked, 1, weight),
-            masked,
-        )
-    pixels = np.asarray(image)
-    if pixels.ndim != 2:
-        raise ValueError(f"`image` needs shape (y, x); got {pixels.shape}.")
-    if variance is None:
-        raise ValueError("`variance` is needed with an array `image`.")
-    # FITS arrays are big-endian.
-    pixels = pixels.astype(np.float32)
-    v = np.asarray(variance).astype(np.float32)
-    if v.ndim == 0:
-        v = np.full(pixels.shape, v)
-    masked = np.zeros(pixels.shape, bool) if mask is None else np.asarray(mask) != 0
-    for name, array in (("variance", v), ("mask", masked)):
-        if array.shape != pixels.shape:
-            raise ValueError(
-                f"`{name}` needs the shape of `image`, {pixels.shape}; got {array.shape}."
-            )
-    with np.errstate(invalid="ignore"):
-        usable = np.isfinite(pixels) & np.isfinite(v) & (v > 0)
-    masked = masked | ~usable
-    if masked.all():
-        raise ValueError("`image` has no pixel that is finite, of positive variance, and unmasked.")
-    return pixels, v, masked
 
 
 def _checked_positions(positions: ArrayLike) -> np.ndarray:
