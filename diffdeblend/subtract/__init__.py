@@ -7,3 +7,6 @@ from diffdeblend.subtract.filters import filters_of_transfers as filters_of_tran
 from diffdeblend.subtract.filters import proper_filters as proper_filters
 from diffdeblend.subtract.filters import shift_plane as shift_plane
 from diffdeblend.subtract.filters import transfer_plane as transfer_plane
+from diffdeblend.subtract.fit import SubtractionFit as SubtractionFit
+from diffdeblend.subtract.fit import fit_subtraction as fit_subtraction
+from diffdeblend.subtract.subtract import subtract as subtract

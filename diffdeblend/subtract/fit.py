@@ -1,6 +1,5 @@
 """Flux ratio, registration and background between two exposures, measured from their stars."""
 
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +75,7 @@ def fit_subtraction(
     n_stars: int = 256,
     psf_error: float = 0.01,
     fit_gamma: bool = True,
+    pairs: list[BandPair] | None = None,
 ) -> SubtractionFit:
     """The flux ratio, the shift and the background that leave least in the proper difference.
 
@@ -89,6 +89,7 @@ def fit_subtraction(
     - `n_stars`: places that are compared, at most.
     - `psf_error`: by how much PSFs may be wrong, relative to the light of a pixel.
     - `fit_gamma`: whether the background is compared; else gamma is 0.
+    - `pairs`: what `band_pair` makes of each band, where that is known already.
 
     **Raises:** `ValueError` for exposures of different shapes or bands, a setting out of range, or
     no source to compare: then give `beta` and no fit.
@@ -101,7 +102,8 @@ def fit_subtraction(
         raise ValueError(f"`shift_degree` must be 0, 1, 2 or 3; got {shift_degree!r}.")
     if not (isinstance(n_stars, int) and n_stars >= 1):
         raise ValueError(f"`n_stars` must be a positive integer; got {n_stars!r}.")
-    pairs = [band_pair(new, reference, band) for band in range(new.n_bands)]
+    if pairs is None:
+        pairs = [band_pair(new, reference, band) for band in range(new.n_bands)]
     places = [_places(pair, n_stars) for pair in pairs]
     fewest = min(map(len, places))
     if not fewest:
