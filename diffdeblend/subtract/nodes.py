@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.fft import next_fast_len
 
 from diffdeblend.fourier import EXACT
 from diffdeblend.psf import AbstractPSF, PixelPSF
@@ -18,7 +17,7 @@ from diffdeblend.subtract.filters import (
     power_of,
     transfer_plane,
 )
-from diffdeblend.subtract.tiling import Tiling, make_tiling
+from diffdeblend.subtract.tiling import Tiling, fast_length, make_tiling
 from diffdeblend.subtract.variance import squared_stamps
 
 # Pixels around a stamp in which the filters made from it still have weight.
@@ -101,12 +100,12 @@ def node_scales(
     """Normalisations and stamps of the filters at the nodes; arguments as in `subtract_tiles`."""
     psfs = psf_new, psf_reference
     size = max(*psf_new.images.shape[1:], *psf_reference.images.shape[1:])
-    small = (next_fast_len(size + size // 2, real=True),) * 2
+    small = fast_length(size + size // 2), fast_length(size + size // 2)
     grid = psf_new.weights.shape[:2]
 
     def at(images: tuple[Array, Array]) -> ProperFilters:
-        transfers = (transfer_plane(image, small) for image in images)
-        return filters_of_transfers(*transfers, sigma_new, sigma_reference, beta, small)
+        new, reference = (transfer_plane(image, small) for image in images)
+        return filters_of_transfers(new, reference, sigma_new, sigma_reference, beta, small)
 
     def scales(weights: tuple[Array, Array]) -> tuple[Array, Array]:
         filters = at(_images(psfs, weights))
