@@ -60,11 +60,11 @@ def prepare(
     - `source`: path of a FITS file, an HDU, an array `(y, x)` or `(band, y, x)`, or an `Exposure`;
         see `as_source`. Integers, and either byte order, are fine.
     - `mask`: as in `make_exposure`: true where a pixel is bad, or bit planes; besides the source's.
-    - `variance`: of each pixel, same shape; or "measure", also where an `Exposure` has one. Default:
-        that of the `Exposure`, else measured: the sky's noise, and the sources' photons.
-    - `gain`: electrons per unit of flux. Default: from the header, else the one for which the noise
-        of the sky is that of its photons and `read_noise`; without a sky, none, and the sources'
-        photons are left out.
+    - `variance`: of each pixel, same shape; or "measure", also where an `Exposure` has one.
+        Default: that of the `Exposure`, else measured: the sky's noise, and the sources' photons.
+    - `gain`: electrons per unit of flux. Default: from the header, else the one for which the
+        noise of the sky is that of its photons and `read_noise`; without a sky, none, and the
+        sources' photons are left out.
     - `read_noise`: electrons; default from the header.
     - `saturation`: in the unit of the raw image; "auto": from the header, or the value at which the
         image looks clipped; None: nothing is saturated.
@@ -73,16 +73,17 @@ def prepare(
     - `box_size`: of the sky's boxes, about so many pixels; None: there is no sky to take off, only
         its noise is measured.
     - `cosmic_rays`: "auto": find them where enough stars say how sharp one is, or `fwhm` does;
-        "astroscrappy": L.A.Cosmic, by the package of that name; None: do not look; or booleans, true
-        where one is.
+        "astroscrappy": L.A.Cosmic, by the package of that name; None: do not look; or booleans,
+        true where one is.
     - `interpolate`: fill masked pixels; else they become 0.
     - `dark`: pixels so many sigma below the sky are bad; None for none.
     - `grow_saturated`: margin around saturated pixels.
     - `fwhm`: of a star, in pixels; default: measured.
     - `bands`: names; default: the filter of the header.
 
-    **Raises:** `ValueError` that names the argument, for what `as_source` or `make_exposure` refuse,
-    an image without a usable pixel, or one whose sky has no noise.
+    **Raises:** `ValueError` that names the argument, for what `as_source` or `make_exposure`
+    refuse, an image without a usable pixel, or one whose sky has no noise. `ImportError` if
+    astroscrappy is asked for and absent.
     """
     given = as_source(source)
     shape = given.image.shape
