@@ -61,10 +61,7 @@ def find_alignment(
     if method not in ("stars", "astroalign"):
         raise ValueError(f'`method` must be "stars", "wcs" or "astroalign"; got {method!r}.')
     lists = [_stars(one, fwhm) for one in (exposure, onto)]
-    if method == "astroalign":
-        matrix = astroalign_matrix(*lists)
-    else:
-        matrix = match_stars(*lists)
+    matrix = astroalign_matrix(*lists) if method == "astroalign" else match_stars(*lists)
     if matrix is None:
         raise ValueError(
             "`exposure` and `onto` share too few stars to be aligned: "

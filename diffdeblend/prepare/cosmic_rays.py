@@ -108,7 +108,6 @@ def find_cosmic_rays(
         The third condition of the SDSS photometric pipeline (Lupton et al. 2001); L.A.Cosmic
         (van Dokkum 2001) asks for the same with a Laplacian and a median.
     """
-    ny, nx = residual.shape
     image = np.pad(residual, 1, mode="edge")
     noise = np.pad(np.asarray(variance, np.float32), 1, mode="edge")
     # A pair with a flaw, or across the border, says nothing.
@@ -116,7 +115,7 @@ def find_cosmic_rays(
     image = np.where(dull, np.float32(0), image)
     np.maximum(image, np.float32(_FLOOR) * np.sqrt(noise), out=image)
     found = np.zeros(image.shape, bool)
-    width = nx + 2
+    width = image.shape[1]
     at = np.flatnonzero((image > np.float32(n_sigma) * np.sqrt(noise)) & ~dull)
     flat, flat_noise = image.reshape(-1), noise.reshape(-1)
     flat_dull, flat_found = dull.reshape(-1), found.reshape(-1)

@@ -111,7 +111,7 @@ def match_stars(
 def _triangles(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ratios of sides, and corners in the order of the sides opposite to them."""
     _, near = KDTree(points).query(points, k=min(_NEIGHBOURS, len(points)))
-    sets = {tuple(sorted(c)) for row in near for c in combinations(row.tolist(), 3)}
+    sets = {tuple(sorted(c)) for row in np.asarray(near).tolist() for c in combinations(row, 3)}
     corners = np.array(sorted(sets))
     sides = np.stack(
         [
@@ -157,5 +157,5 @@ def _refined(matrix: np.ndarray, xy: np.ndarray, onto: np.ndarray) -> np.ndarray
         if len(kept) < _LEAST:
             return None
         design = np.column_stack([onto[kept], np.ones(len(kept))])
-        matrix = np.linalg.lstsq(design, xy[which[kept]], rcond=None)[0].T
+        matrix = np.linalg.lstsq(design, xy[np.asarray(which)[kept]], rcond=None)[0].T
     return matrix
