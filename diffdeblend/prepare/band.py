@@ -65,12 +65,16 @@ class BandSettings:
 
 @dataclass(frozen=True, eq=False)
 class PreparedBand:
-    """A band ready for use; arrays of shape `(y, x)`. `planes`: what goes on which mask plane."""
+    """A band ready for use; arrays of shape `(y, x)`.
+
+    `planes`: what goes on which mask plane; `holes`: all that is not used.
+    """
 
     image: Float[np.ndarray, "y x"]
     variance: Float[np.ndarray, "y x"]
     level: Float[np.ndarray, "y x"]
     rms: Float[np.ndarray, "y x"]
+    holes: Bool[np.ndarray, "y x"]
     planes: dict[str, Bool[np.ndarray, "y x"]]
     record: Preparation
 
@@ -155,4 +159,4 @@ def prepare_band(
         box_size=sky.box_size,
     )
     level = sky.level if settings.box_size is not None else np.zeros_like(sky.level)
-    return PreparedBand(residual, noise, level, sky.rms, planes, record)
+    return PreparedBand(residual, noise, level, sky.rms, holes, planes, record)

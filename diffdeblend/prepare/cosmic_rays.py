@@ -93,7 +93,9 @@ def find_cosmic_rays(
 
     What is found is replaced by what its neighbours allow, and the pixels next to it are looked
     at again, with a lower threshold: so the wide ones are eaten from their edges. Pixels beside
-    saturated ones are not touched: there, too, the neighbours are bright.
+    saturated ones are not touched: there, too, the neighbours are bright. Within two pixels of a
+    ray what is as far below the sky belongs to it: resampled images ring. Hot pixels are found
+    just the same.
 
     - `residual`: image without its sky; `variance`: of its pixels.
     - `bad`: saturated or dead, which neither are found nor count as neighbours.
@@ -106,16 +108,14 @@ def find_cosmic_rays(
         The third condition of the SDSS photometric pipeline (Lupton et al. 2001); L.A.Cosmic
         (van Dokkum 2001) asks for the same with a Laplacian and a median.
     """
-    ny, nx = residual.shape
     image = np.pad(residual, 1, mode="edge")
     noise = np.pad(np.asarray(variance, np.float32), 1, mode="edge")
     # A pair with a flaw, or across the border, says nothing.
     dull = np.pad(np.asarray(bad, bool), 1, constant_values=True)
     image = np.where(dull, np.float32(0), image)
     np.maximum(image, np.float32(_FLOOR) * np.sqrt(noise), out=image)
-    # What hit the sky below: a ray's own photons are no noise of the star that it is not.
     found = np.zeros(image.shape, bool)
-    width = nx + 2
+    width = image.shape[1]
     at = np.flatnonzero((image > np.float32(n_sigma) * np.sqrt(noise)) & ~dull)
     flat, flat_noise = image.reshape(-1), noise.reshape(-1)
     flat_dull, flat_found = dull.reshape(-1), found.reshape(-1)
@@ -135,7 +135,22 @@ def find_cosmic_rays(
         beside = beside[~flat_dull[beside] & ~flat_found[beside]]
         limit = grow_sigma
         at = beside[flat[beside] > limit * np.sqrt(flat_noise[beside])]
-    return found[1:-1, 1:-1].copy()
+    rays = found[1:-1, 1:-1].copy()
+    return rays | _ringing(residual, variance, bad, rays, grow_sigma)
+
+
+def _ringing(
+    residual: np.ndarray, variance: np.ndarray, bad: np.ndarray, rays: np.ndarray, n_sigma: float
+) -> np.ndarray:
+    """Pixels below the sky beside a ray: where an image was resampled, its rays ring."""
+    ny, nx = rays.shape
+    y, x = (places[:, None, None] for places in np.nonzero(rays))
+    step = np.arange(-2, 3)
+    y, x = np.clip(y + step[:, None], 0, ny - 1), np.clip(x + step, 0, nx - 1)
+    low = residual[y, x] < -n_sigma * np.sqrt(variance[y, x])
+    out = np.zeros_like(rays)
+    out[np.broadcast_to(y, low.shape)[low], np.broadcast_to(x, low.shape)[low]] = True
+    return out & ~bad
 
 
 def _excess(

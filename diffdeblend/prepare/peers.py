@@ -35,3 +35,27 @@ def astroscrappy_rays(
         psffwhm=float(fwhm),
     )
     return np.asarray(found, bool) & ~bad
+
+
+def astroalign_matrix(
+    xy: Float[np.ndarray, "n 2"], onto: Float[np.ndarray, "m 2"]
+) -> Float[np.ndarray, "2 3"] | None:
+    """The similarity that takes `(x, y, 1)` of `onto` to `xy`, by the package astroalign.
+
+    **Raises:** `ImportError` that says what to install where the package is absent.
+
+    ??? cite
+        Beroiz, Cabral & Sanchez (2020), Astronomy and Computing 32, 100384.
+    """
+    try:
+        import astroalign  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            '`method="astroalign"` needs the package astroalign: '
+            'pip install "diffdeblend[interop]". `method="stars"` needs none.'
+        ) from error
+    try:
+        found, _ = astroalign.find_transform(onto, xy)
+    except (astroalign.MaxIterError, ValueError, TypeError):
+        return None
+    return np.asarray(found.params)[:2]

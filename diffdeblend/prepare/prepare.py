@@ -1,6 +1,6 @@
 """From a raw image to an exposure that can be subtracted, added up or fitted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsFloat
 
@@ -12,7 +12,9 @@ from diffdeblend.header import EXCLUDED_PLANES, STANDARD_PLANES
 from diffdeblend.planes import mask_bits, with_plane
 from diffdeblend.prepare.band import BandSettings, Preparation, prepare_band
 from diffdeblend.prepare.source import Source, as_source
+from diffdeblend.prepare.star_psf import METHODS, psf_of_bands
 from diffdeblend.psf import AbstractPSF, GaussianPSF
+from diffdeblend.stars import StarPSF
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,12 +24,14 @@ class Prepared:
     - `exposure`: without sky; with variance, masks, PSF.
     - `background`, `background_rms`: level and noise of the sky, shape `(band, y, x)`.
     - `record`: one a band.
+    - `stars`: one a band, where the PSF was taken from them; else None.
     """
 
     exposure: Exposure
     background: Float[np.ndarray, "band y x"]
     background_rms: Float[np.ndarray, "band y x"]
     record: tuple[Preparation, ...]
+    stars: tuple[StarPSF, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Prepared {self.exposure.shape}: {', '.join(str(one) for one in self.record)}>"
@@ -41,7 +45,8 @@ def prepare(
     gain: SupportsFloat | None = None,
     read_noise: SupportsFloat | None = None,
     saturation: SupportsFloat | Literal["auto"] | None = "auto",
-    psf: AbstractPSF | np.ndarray | None = None,
+    psf: AbstractPSF | np.ndarray | str | None = "auto",
+    psf_settings: Mapping[str, Any] | None = None,
     box_size: int | None = 128,
     cosmic_rays: Any = "auto",
     interpolate: bool = True,
@@ -60,29 +65,32 @@ def prepare(
     - `source`: path of a FITS file, an HDU, an array `(y, x)` or `(band, y, x)`, or an `Exposure`;
         see `as_source`. Integers, and either byte order, are fine.
     - `mask`: as in `make_exposure`: true where a pixel is bad, or bit planes; besides the source's.
-    - `variance`: of each pixel, same shape; or "measure", also where an `Exposure` has one. Default:
-        that of the `Exposure`, else measured: the sky's noise, and the sources' photons.
-    - `gain`: electrons per unit of flux. Default: from the header, else the one for which the noise
-        of the sky is that of its photons and `read_noise`; without a sky, none, and the sources'
-        photons are left out.
+    - `variance`: of each pixel, same shape; or "measure", also where an `Exposure` has one.
+        Default: that of the `Exposure`, else measured: the sky's noise, and the sources' photons.
+    - `gain`: electrons per unit of flux. Default: from the header, else the one for which the
+        noise of the sky is that of its photons and `read_noise`; without a sky, none, and the
+        sources' photons are left out.
     - `read_noise`: electrons; default from the header.
     - `saturation`: in the unit of the raw image; "auto": from the header, or the value at which the
         image looks clipped; None: nothing is saturated.
-    - `psf`: a PSF or its image, which has to be of unit sum; default: that of an `Exposure`, else a
-        round Gaussian as wide as the image's stars, for first looks.
+    - `psf`: "basis": from the image's stars, varying over it; "moffat" or "gaussian": the same with
+        fewer freedoms; "auto": that of an `Exposure`, else "basis"; None: that of an `Exposure`,
+        else a round Gaussian as wide as the stars, for first looks; or a PSF, or its image.
+    - `psf_settings`: more for `diffdeblend.stars.determine_psf`, such as `degree` or `seed`.
     - `box_size`: of the sky's boxes, about so many pixels; None: there is no sky to take off, only
         its noise is measured.
     - `cosmic_rays`: "auto": find them where enough stars say how sharp one is, or `fwhm` does;
-        "astroscrappy": L.A.Cosmic, by the package of that name; None: do not look; or booleans, true
-        where one is.
+        "astroscrappy": L.A.Cosmic, by the package of that name; None: do not look; or booleans,
+        true where one is.
     - `interpolate`: fill masked pixels; else they become 0.
     - `dark`: pixels so many sigma below the sky are bad; None for none.
     - `grow_saturated`: margin around saturated pixels.
     - `fwhm`: of a star, in pixels; default: measured.
     - `bands`: names; default: the filter of the header.
 
-    **Raises:** `ValueError` that names the argument, for what `as_source` or `make_exposure` refuse,
-    an image without a usable pixel, or one whose sky has no noise.
+    **Raises:** `ValueError` that names the argument, for what `as_source` or `make_exposure`
+    refuse, an image without a usable pixel, or one whose sky has no noise. `ImportError` if
+    astroscrappy is asked for and absent.
     """
     given = as_source(source)
     shape = given.image.shape
@@ -94,6 +102,10 @@ def prepare(
     if not isinstance(grow_saturated, int | np.integer) or grow_saturated < 0:
         raise ValueError(
             f"`grow_saturated` must be an integer of at least 0; got {grow_saturated!r}."
+        )
+    if isinstance(psf, str) and psf not in ("auto", *METHODS):
+        raise ValueError(
+            f"`psf` must be one of {('auto', *METHODS)}, a PSF or its image, or None; got {psf!r}."
         )
     planes, bits = _flaws(given, mask)
     noise = _variance(given, variance)
@@ -125,8 +137,19 @@ def prepare(
             planes, bit = with_plane(planes, name)
             bits[band][flagged] |= np.uint32(1 << bit)
         found.append(one)
-    seen: Any = given.psf if psf is None else psf
-    if seen is None:
+    stars: tuple[StarPSF, ...] | None = None
+    seen: Any = psf
+    if psf is None or (isinstance(psf, str) and psf == "auto" and given.psf is not None):
+        seen = given.psf
+    if isinstance(seen, str):
+        seen, stars = psf_of_bands(
+            [one.image for one in found],
+            [one.variance for one in found],
+            [one.holes for one in found],
+            "basis" if seen == "auto" else seen,
+            psf_settings,
+        )
+    elif seen is None:
         seen = GaussianPSF(np.asarray([one.record.fwhm for one in found], np.float32))
     exposure = make_exposure(
         np.stack([one.image for one in found]),
@@ -149,6 +172,7 @@ def prepare(
         np.stack([one.level for one in found]),
         np.stack([one.rms for one in found]),
         tuple(one.record for one in found),
+        stars,
     )
 
 
