@@ -12,6 +12,7 @@ from scipy.ndimage import uniform_filter
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import flux_unit
+from diffdeblend.parameters import as_float
 from diffdeblend.psf import AbstractPSF, PSFBasis
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.transients.judge_places import Place, judge_places
@@ -143,7 +144,7 @@ def psf_stamps(
 ) -> Float[np.ndarray, "*place h w"]:
     """Images of the PSF at places, `(place, h, w)`, or `(h, w)` if it is the same everywhere."""
     if isinstance(psf, PSFBasis):
-        return np.asarray(psf.images_at(jnp.asarray(x, float), jnp.asarray(y, float))[:, band])
+        return np.asarray(psf.images_at(as_float(x), as_float(y))[:, band])
     stamp = psf_images(psf, _STAMP)[band]
     return stamp / stamp.sum()
 
@@ -247,14 +248,19 @@ def _measured(
 
 def _verdicts(place: Place, significance: np.ndarray, chi2: np.ndarray) -> np.ndarray:
     point = np.abs(place.point)
-    hit = (place.hit_new > place.hit_limit_new) | (place.hit_reference > place.hit_limit_reference)
-    hit |= place.left < 0.5 * point
+    n_pixels = (2 * _NEAR + 1) ** 2
+    # Five standard deviations of that chi^2 are noise, and PSFs are known to some percent.
+    odd = n_pixels * (chi2 - 1) > 0.15 * significance**2 + 5 * np.sqrt(2 * n_pixels)
+    hit = place.left < 0.5 * point
+    for found, limit in (
+        (place.hit_new, place.hit_limit_new),
+        (place.hit_reference, place.hit_limit_reference),
+    ):
+        # What is no point need not be one hit to be several.
+        hit |= (found > limit) | (odd & (found > 0.85 * limit))
     # A point's own derivative explains 0.37 of its chi^2 at the steepest place of its side; an
     # ideal dipole is a point to 0.37. In standard deviations halfway, and more than noise away.
-    moved = np.sqrt(np.maximum(place.motion, 0)) > 0.85 * point + 0.7
-    n_pixels = (2 * _NEAR + 1) ** 2
-    # Five standard deviations of that chi^2 are noise.
-    odd = n_pixels * (chi2 - 1) > significance**2 + 5 * np.sqrt(2 * n_pixels)
+    moved = np.sqrt(np.maximum(place.motion, 0)) > 0.85 * point + 1.0
     return np.select([hit, moved, odd], [COSMIC_RAY, DIPOLE, MISFIT], TRANSIENT)
 
 
