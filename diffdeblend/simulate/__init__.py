@@ -35,6 +35,10 @@ from diffdeblend.simulate.simulate import simulate_surveys as simulate_surveys
 from diffdeblend.simulate.simulate import stream_blends as stream_blends
 from diffdeblend.simulate.sources import Sources as Sources
 from diffdeblend.simulate.sources import lay_out as lay_out
+from diffdeblend.simulate.star_field import StarField as StarField
+from diffdeblend.simulate.star_field import elliptical_psf as elliptical_psf
+from diffdeblend.simulate.star_field import elliptical_stamp as elliptical_stamp
+from diffdeblend.simulate.star_field import star_field as star_field
 from diffdeblend.simulate.store import append_blends as append_blends
 from diffdeblend.simulate.store import count_blends as count_blends
 from diffdeblend.simulate.store import read_blends as read_blends
