@@ -30,7 +30,7 @@ LAYERS = (
     {"score"},
     {"painter", "panels", "plot_columns"},
     {"plot", "plot_blends", "plot_scores", "plot_segments"},
-    {"plot_detections"},
+    {"plot_detections", "plot_psf"},
     {"io"},
     {"progress", "listing", "programs"},
     {"image_options"},
