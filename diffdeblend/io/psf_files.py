@@ -53,6 +53,12 @@ def write_psf_basis(psf: PSFBasis, path: str | os.PathLike) -> None:
     `read_varying_psf` reads it back. The file appears whole or not at all, and replaces one that
     is there.
     """
+    with whole_file(path) as temporary:
+        basis_hdus(psf).writeto(temporary)
+
+
+def basis_hdus(psf: PSFBasis) -> Any:
+    """A varying PSF as a list of HDUs, as `write_psf_basis` writes it."""
     from astropy.io import fits
 
     images = fits.PrimaryHDU(np.asarray(psf.images))
@@ -65,8 +71,7 @@ def write_psf_basis(psf: PSFBasis, path: str | os.PathLike) -> None:
         "(0, 1), (2, 0), (1, 1), (0, 2), ...; u, v run over -1..1 between the centres of the "
         "first and last pixel"
     )
-    with whole_file(path) as temporary:
-        fits.HDUList([images, coefficients]).writeto(temporary)
+    return fits.HDUList([images, coefficients])
 
 
 def _from_basis(hdus: Any, path: str, shape: tuple[int, int] | None) -> PSFBasis:
