@@ -8,9 +8,12 @@ from typing import NoReturn
 
 from diffdeblend import __version__
 from diffdeblend.blend_options import add_score, add_simulate
+from diffdeblend.coadd_options import add_coadd
 from diffdeblend.deblend_options import add_deblend
 from diffdeblend.detect_options import add_detect
 from diffdeblend.progress import Progress, one_line
+from diffdeblend.psf_options import add_psf
+from diffdeblend.subtract_options import add_subtract
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
 
@@ -70,6 +73,18 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.detect_command import run_detect
 
         run_detect(chosen, progress)
+    elif chosen.command == "psf":
+        from diffdeblend.psf_command import run_psf
+
+        run_psf(chosen, progress)
+    elif chosen.command == "subtract":
+        from diffdeblend.subtract_command import run_subtract
+
+        run_subtract(chosen, progress)
+    elif chosen.command == "coadd":
+        from diffdeblend.coadd_command import run_coadd
+
+        run_coadd(chosen, progress)
     elif chosen.command == "score":
         from diffdeblend.score_command import run_score
 
@@ -91,6 +106,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     add_deblend(commands)
     add_detect(commands)
+    add_psf(commands)
+    add_subtract(commands)
+    add_coadd(commands)
     add_simulate(commands)
     add_score(commands)
     return parser

@@ -77,8 +77,8 @@ def add_subtract(commands: Any) -> None:
         type=_shift,
         default="fit",
         metavar="DX,DY",
-        help="position in NEW minus that in REF in pixels: fit, none, or two numbers. "
-        "Default: %(default)s",
+        help="position in NEW minus that in REF in pixels: fit, none, or two numbers, as "
+        "--shift=-0.3,0.1. Default: %(default)s",
     )
     add(
         "--background",

@@ -1,0 +1,111 @@
+"""What the options of raw images mean: files read, settings of `prepare`, methods for the PSF."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffdeblend.epoch_options import STAR_METHODS
+from diffdeblend.io.psf_files import read_varying_psf
+from diffdeblend.io.raw_images import RawImage, read_mask
+from diffdeblend.stars.exposure_psf import StarMethod
+
+# Said in the summary by other names, or of no use there.
+_LEFT_OUT = {"command", "input", "new", "reference", "output", "quiet", "cache", "debug"}
+
+
+def settings_of_each(chosen: argparse.Namespace, n: int) -> list[dict[str, Any]]:
+    """Settings of `prepare` for each of `n` images.
+
+    **Raises:** `ValueError` for another number of values than one or `n`, or masks that cannot be
+    read.
+    """
+    names = {"mask": None, "gain": None, "read_noise": None, "saturation": "auto"}
+    each: list[dict[str, Any]] = [
+        {
+            "box_size": chosen.mesh,
+            "cosmic_rays": None if chosen.cosmic_rays == "none" else chosen.cosmic_rays,
+        }
+        for _ in range(n)
+    ]
+    for name, default in names.items():
+        for settings, value in zip(each, spread(chosen, name, n, default), strict=True):
+            settings[name] = value
+    for settings in each:
+        mask = settings["mask"]
+        settings["mask"] = None if mask in (None, "none") else read_mask(mask)
+    return each
+
+
+def spread(chosen: argparse.Namespace, name: str, n: int, default: Any = None) -> list[Any]:
+    """The values of an option for each of `n` images: one stands for all.
+
+    **Raises:** `ValueError` for another number of values.
+    """
+    given = getattr(chosen, name)
+    if given is None:
+        return [default] * n
+    values = given if isinstance(given, list) else [given]
+    if len(values) not in (1, n):
+        option = "--" + name.replace("_", "-")
+        raise ValueError(f"{option} needs one value, or one for each of {n} images; got {values}.")
+    return values * n if len(values) == 1 else list(values)
+
+
+def star_method(chosen: argparse.Namespace, method: str, **more: Any) -> StarMethod:
+    """How the PSF is taken from the stars.
+
+    **Raises:** `ValueError` for settings that do not fit.
+    """
+    return StarMethod(
+        method=method,
+        inf_loss=chosen.inf_loss,
+        smooth=chosen.smooth if method == "basis" else 0.0,
+        degree=chosen.degree,
+        min_snr=chosen.min_snr,
+        **more,
+    )
+
+
+def psf_choices(chosen: argparse.Namespace, images: Sequence[RawImage]) -> list[Any]:
+    """Of each image a `StarMethod`, a PSF from a file, or None for that of the image's file.
+
+    **Raises:** `ValueError` for options that do not fit, or files that cannot be read.
+    """
+    given = spread(chosen, "psf", len(images))
+    if chosen.smooth and "basis" not in given:
+        raise ValueError("--smooth is for --psf basis; other PSFs are smooth already.")
+    found: list[Any] = []
+    for one, image in zip(given, images, strict=True):
+        if one is None:
+            found.append(None if image.has_psf else star_method(chosen, "moffat"))
+        elif one in STAR_METHODS:
+            found.append(star_method(chosen, one))
+        elif not Path(one).is_file():
+            raise ValueError(
+                f"--psf must be one of {', '.join(STAR_METHODS)}, or a file; there is no {one!r}."
+            )
+        else:
+            found.append(read_varying_psf(one, shape_of(image)))
+    return found
+
+
+def shape_of(image: RawImage) -> tuple[int, int]:
+    """Pixels along y and x."""
+    source = image.source
+    shape = source.data.shape if hasattr(source, "data") else source.shape
+    return int(shape[-2]), int(shape[-1])
+
+
+def options_of(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Every option with its value, defaults included, for the summary."""
+    return {key: value for key, value in vars(chosen).items() if key not in _LEFT_OUT}
+
+
+def table_of(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as lines, each column as wide as its widest entry, to the right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
