@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.deblend.deblend import Deblended, deblend
+from diffdeblend.epoch_inputs import psf_of_stars
 from diffdeblend.exposure import Exposure
 from diffdeblend.image_command import is_large, run_image
 from diffdeblend.io import hdus
 from diffdeblend.io.fits import read_fits, read_psf
 from diffdeblend.io.npz import read_npz, read_npz_positions
 from diffdeblend.io.positions import read_positions
+from diffdeblend.io.psf_files import is_varying, read_varying_psf
 from diffdeblend.io.results import make_directory, write_results, write_summary
 from diffdeblend.listing import closing_lines, listing
 from diffdeblend.programs import keep_programs
@@ -72,16 +74,18 @@ def read_exposure(
 ) -> Exposure:
     """The image that the command line means.
 
-    - `needs_psf`: whether an image without a PSF is refused; else it gets one that only holds its
-        place.
+    - `needs_psf`: whether an image without a PSF gets that of its stars; else it gets one that only
+        holds its place.
 
-    **Raises:** `ValueError` for options that the files have no use for, or as the readers do.
+    **Raises:** `ValueError` for options that the files have no use for, too few stars, or as the
+    readers do.
     """
     options: dict[str, Any] = {
         "bands": chosen.bands,
         "zero_points": _one_or_all(chosen.zero_points),
         "excluded": chosen.exclude_planes,
-        "needs_psf": needs_psf,
+        # Whether one is missing is seen once the file is read.
+        "needs_psf": False,
     }
     archive = files[0].suffix.lower() == ".npz"
     if archive and len(files) > 1:
@@ -94,7 +98,8 @@ def read_exposure(
         raise ValueError("--psf and --psf-fwhm say the same thing; give one of them.")
     if chosen.variance and chosen.weight:
         raise ValueError("--variance and --weight say the same thing; give one of them.")
-    if chosen.psf:
+    varying = bool(chosen.psf) and len(chosen.psf) == 1 and is_varying(chosen.psf[0])
+    if chosen.psf and not varying:
         options["psf"] = read_psf(chosen.psf)
     if chosen.psf_fwhm:
         # The pixel scale, and so the PSF, is known only after reading; reading needs some PSF.
@@ -105,19 +110,23 @@ def read_exposure(
             "variance_kind": "weight" if chosen.weight else chosen.variance_kind,
             "mask": chosen.mask,
         }
-    try:
-        exposure = read_npz(files[0], **options) if archive else read_fits(files, **options)
-    except ValueError as error:
-        if "`psf` is missing" in str(error):
-            raise ValueError(
-                "the input holds no PSF; give its image with --psf FILE, or the seeing with "
-                "--psf-fwhm, as 0.7arcsec or 3.5px."
-            ) from error
-        raise
+    exposure = read_npz(files[0], **options) if archive else read_fits(files, **options)
+    if varying:
+        return _with_psf(exposure, read_varying_psf(chosen.psf[0], exposure.shape))
     if chosen.psf_fwhm:
-        psf = _seeing(chosen.psf_fwhm, exposure)
-        exposure = eqx.tree_at(lambda e: e.psf, exposure, psf)
+        return _with_psf(exposure, _seeing(chosen.psf_fwhm, exposure))
+    # Files hold images of PSFs: an analytic one only holds the place.
+    if needs_psf and isinstance(exposure.psf, KolmogorovPSF):
+        return _with_psf(exposure, psf_of_stars(exposure))
     return exposure
+
+
+def _with_psf(exposure: Exposure, psf: AbstractPSF) -> Exposure:
+    if psf.n_bands != exposure.n_bands:
+        raise ValueError(
+            f"--psf has a PSF of {psf.n_bands} bands, and the input {exposure.n_bands} of them."
+        )
+    return eqx.tree_at(lambda e: e.psf, exposure, psf)
 
 
 def bundled_blend() -> Path:

@@ -1,15 +1,21 @@
 """What the options of raw images mean: files read, settings of `prepare`, methods for the PSF."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffdeblend.epoch_options import STAR_METHODS
+from diffdeblend.exposure import Exposure
 from diffdeblend.io.psf_files import read_varying_psf
 from diffdeblend.io.raw_images import RawImage, read_mask
-from diffdeblend.stars.exposure_psf import StarMethod
+from diffdeblend.prepare.prepare import prepare
+from diffdeblend.psf import PSFBasis
+from diffdeblend.stars.exposure_psf import StarMethod, exposure_psf
 
+# Fewer "stars" may be anything that is small.
+_FEWEST_STARS = 10
 # Said in the summary by other names, or of no use there.
 _LEFT_OUT = {"command", "input", "new", "reference", "output", "quiet", "cache", "debug"}
 
@@ -88,6 +94,30 @@ def psf_choices(chosen: argparse.Namespace, images: Sequence[RawImage]) -> list[
         else:
             found.append(read_varying_psf(one, shape_of(image)))
     return found
+
+
+def psf_of_stars(exposure: Exposure) -> PSFBasis:
+    """The PSF of an exposure that has none, from its stars; with a warning that says so.
+
+    **Raises:** `ValueError` that says what else can be done if there are too few stars.
+    """
+    try:
+        made = prepare(exposure, psf=None)
+        psf, stars = exposure_psf(made.exposure)
+        counts = [len(one.used) for one in stars]
+        if min(counts) < _FEWEST_STARS:
+            raise ValueError(f"{min(counts)} were found, {_FEWEST_STARS} are needed")
+    except ValueError as error:
+        raise ValueError(
+            f"the input holds no PSF, and too few stars to take one from ({error}); give its "
+            "image with --psf FILE, or the seeing with --psf-fwhm, as 0.7arcsec or 3.5px."
+        ) from error
+    widths = ", ".join(f"{one.fwhm:.2f}" for one in stars)
+    warnings.warn(
+        f"the input holds no PSF; taken from {', '.join(map(str, counts))} stars, FWHM {widths} px",
+        stacklevel=2,
+    )
+    return psf
 
 
 def shape_of(image: RawImage) -> tuple[int, int]:

@@ -47,6 +47,18 @@ def read_varying_psf(path: str | os.PathLike, shape: tuple[int, int] | None = No
     return PixelPSF(read_psf(path))
 
 
+def is_varying(path: str | os.PathLike) -> bool:
+    """Whether a FITS file holds a PSF that varies; False for a file that cannot be read."""
+    from astropy.io import fits
+
+    try:
+        with fits.open(os.fspath(path), memmap=False) as opened:
+            hdus: Any = opened
+            return any(hdu.name in (_COEFFICIENTS, _PSFEX, _NODES) for hdu in hdus)
+    except OSError:
+        return False
+
+
 def write_psf_basis(psf: PSFBasis, path: str | os.PathLike) -> None:
     """Write a varying PSF: its images, `(band, basis, h, w)`, and extension COEFFICIENTS.
 
