@@ -43,6 +43,7 @@ _HOMES = {
         "GaussianPSF",
         "KolmogorovPSF",
         "MoffatPSF",
+        "PSFBasis",
         "PixelPSF",
         "SampledPSF",
     ),
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from diffdeblend.psf import KolmogorovPSF as KolmogorovPSF
     from diffdeblend.psf import MoffatPSF as MoffatPSF
     from diffdeblend.psf import PixelPSF as PixelPSF
+    from diffdeblend.psf import PSFBasis as PSFBasis
     from diffdeblend.psf import SampledPSF as SampledPSF
     from diffdeblend.scene import Scene as Scene
     from diffdeblend.scene import render as render

@@ -38,7 +38,7 @@ def plot_basis(psf: PSFBasis, *, band: int = 0, on: Canvas = None) -> "Figure":
     for k, (one, image) in enumerate(zip(axes, images, strict=True)):
         highest = float(np.abs(image).max()) or 1.0
         settings: dict[str, Any] = {"cmap": diverging(), "vmin": -highest, "vmax": highest}
-        show_image(one, image, f"image {k + 1}, sum {image.sum():.3g}", 8, **settings)
+        show_image(one, image, f"image {k + 1}, sum {image.sum():.2f}", 8, **settings)
     return page_of(axes)
 
 

@@ -20,7 +20,7 @@ from diffdeblend.simulate.noise import draw_noise
 Varying = float | Callable[[np.ndarray, np.ndarray], ArrayLike]
 
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-_NODES, _FINE = 9, 5
+_NODES, _FINE, _FEWEST = 9, 5, 16
 _draw = jax.jit(draw_points, static_argnames="shape")
 
 
@@ -86,15 +86,15 @@ def star_field(
     x = rng.uniform(border, shape[1] - 1 - border, n)
     y = rng.uniform(border, shape[0] - 1 - border, n)
     wanted = np.exp(rng.uniform(np.log(snr[0]), np.log(snr[1]), n))
+    # One program for many numbers of stars: those beyond n have no light.
+    full = max(_FEWEST, 1 << max(n - 1, 0).bit_length())
+    padded_x, padded_y = (np.pad(axis, (0, full - n)) for axis in (x, y))
     # The best filter's S/N of unit flux: root of the sum of the squared PSF over the variance.
-    sharpness = np.sqrt(np.sum(np.asarray(psf.images_at(x, y), float)[:, 0] ** 2, axis=(1, 2)))
+    stamps = np.asarray(psf.images_at(padded_x, padded_y), float)[:n, 0]
     near = level[np.rint(y).astype(int), np.rint(x).astype(int)]
-    flux = wanted * np.sqrt(near) / sharpness
-    light = (
-        np.asarray(_draw(psf, x, y, flux, shape=tuple(shape)), float)
-        if n
-        else np.zeros((1, *shape))
-    )
+    flux = wanted * np.sqrt(near / np.sum(stamps**2, axis=(1, 2)))
+    padded = np.pad(flux, (0, full - n))
+    light = np.asarray(_draw(psf, padded_x, padded_y, padded, shape=tuple(shape)), float)
     variance = level + (np.maximum(light[0], 0) if noise == "poisson" else 0)
     if noise == "poisson":
         drawn = draw_noise(variance[None].astype(np.float32), rng)[0]
