@@ -227,7 +227,6 @@ def learned_variance(square: Array, spread: Array, variance: Array, group: np.nd
     variance.
     """
     same = jnp.asarray(group[:, None] == group[None, :], square.dtype)
-    told = 1 - spread / jnp.where(variance > 0, variance, 1)
-    told = jnp.matmul(jnp.where(variance > 0, told, 0), same, precision=_EXACT)
-    power = jnp.matmul(square, same, precision=_EXACT)
+    told = jnp.where(variance > 0, 1 - spread / jnp.where(variance > 0, variance, 1), 0)
+    power, told = jnp.matmul(jnp.stack([square, told]), same, precision=_EXACT)
     return jnp.where(variance > 0, jnp.clip(power / jnp.maximum(told, 1e-3), 1e-10, 1e3), 0)
