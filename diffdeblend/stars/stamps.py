@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from diffdeblend.stars.select import neighbours_of
 
@@ -22,15 +22,15 @@ class StarStack(NamedTuple):
     - `gain_inverse`: what the variance grows by with each unit of light.
     """
 
-    data: Float[Array, "n size size"]
-    sky_variance: Float[Array, "n size size"]
-    good: Bool[Array, "n size size"]
-    x0: Float[Array, "n"]
-    y0: Float[Array, "n"]
-    x: Float[Array, "n"]
-    y: Float[Array, "n"]
-    flux: Float[Array, "n"]
-    gain_inverse: Float[Array, ""]
+    data: Float[np.ndarray, "n size size"]
+    sky_variance: Float[np.ndarray, "n size size"]
+    good: Bool[np.ndarray, "n size size"]
+    x0: Float[np.ndarray, "n"]
+    y0: Float[np.ndarray, "n"]
+    x: Float[np.ndarray, "n"]
+    y: Float[np.ndarray, "n"]
+    flux: Float[np.ndarray, "n"]
+    gain_inverse: np.float32 | Float[np.ndarray, ""]
 
 
 def cut_stars(
@@ -67,12 +67,19 @@ def cut_stars(
         return np.pad(values, spare, constant_values=fill)
 
     x0, y0 = np.round(x), np.round(y)
-    per_star = ((x0, 0), (y0, 0), (x - x0, 0), (y - y0, 0), (flux, 1))
+
+    def column(values: np.ndarray, fill: float = 0) -> np.ndarray:
+        return padded(np.asarray(values, np.float32), fill)
+
     return StarStack(
         padded(data, 0),
         padded(sky, level),
         padded(good, False),
-        *(padded(np.asarray(values, np.float32), fill) for values, fill in per_star),
+        column(x0),
+        column(y0),
+        column(x - x0),
+        column(y - y0),
+        column(flux, 1),
         np.float32(inverse_gain),
     )
 

@@ -56,7 +56,7 @@ class PSFReport:
     @property
     def chi2(self) -> float:
         """Median over the stars of chi2 per degree of freedom."""
-        return float(np.median(self.table["chi2"]))
+        return float(np.median(np.asarray(self.table["chi2"], float)))
 
     @property
     def excess(self) -> float:
@@ -98,7 +98,7 @@ def validate_psf(
     if positions is not None:
         xy = np.asarray(positions, float).reshape(-1, 2)
     elif isinstance(psf, StarPSF):
-        rows = psf.reserved if stars == "reserved" else psf.used
+        rows: Table = psf.reserved if stars == "reserved" else psf.used
         xy = np.stack([np.asarray(rows["x"], float), np.asarray(rows["y"], float)], axis=1)
     else:
         raise ValueError("`positions` is needed with a PSFBasis.")
