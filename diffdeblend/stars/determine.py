@@ -246,12 +246,11 @@ def _stack(
     )
     offset = np.arange(size) - size // 2
     core = offset[:, None] ** 2 + offset**2 <= (0.75 * fwhm) ** 2
-    free = stack.good[: len(index), core].mean(axis=1)
-    crowded = free < _CORE
+    good = np.array(stack.good)
+    crowded = good[: len(index), core].mean(axis=1) < _CORE
     # A row of the padded stack without a good pixel counts for nothing.
-    good = stack.good.copy()
     good[: len(index)][crowded] = False
-    return stack._replace(good=good), crowded
+    return stack._replace(good=jnp.asarray(good)), crowded
 
 
 def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> Table:
@@ -273,8 +272,8 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     }
     inside = np.flatnonzero(~crowded)
     for name, values in (
-        ("x", stack.x0 + fit.x),
-        ("y", stack.y0 + fit.y),
+        ("x", np.asarray(stack.x0) + fit.x),
+        ("y", np.asarray(stack.y0) + fit.y),
         ("flux", fit.flux),
         ("chi2", fit.chi2),
     ):

@@ -154,9 +154,9 @@ def neighbours_of(
         return np.full((len(x), most), -1), np.full((len(x), most), np.inf)
     tree = KDTree(np.stack([x, y], axis=1))
     count = min(most + 1, len(x))
-    distance, index = tree.query(
-        tree.data, k=list(range(2, count + 1)), distance_upper_bound=radius
-    )
+    # Each is the nearest to itself.
+    distance, index = tree.query(tree.data, k=count, distance_upper_bound=radius)
+    distance, index = np.asarray(distance)[:, 1:], np.asarray(index)[:, 1:]
     index = np.where(np.isfinite(distance), index, -1)
     missing = ((0, 0), (0, most - index.shape[1]))
     return (

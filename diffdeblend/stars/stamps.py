@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from diffdeblend.stars.select import neighbours_of
 
@@ -22,15 +23,15 @@ class StarStack(NamedTuple):
     - `gain_inverse`: what the variance grows by with each unit of light.
     """
 
-    data: Float[np.ndarray, "n size size"]
-    sky_variance: Float[np.ndarray, "n size size"]
-    good: Bool[np.ndarray, "n size size"]
-    x0: Float[np.ndarray, "n"]
-    y0: Float[np.ndarray, "n"]
-    x: Float[np.ndarray, "n"]
-    y: Float[np.ndarray, "n"]
-    flux: Float[np.ndarray, "n"]
-    gain_inverse: np.float32 | Float[np.ndarray, ""]
+    data: Float[Array, "n size size"]
+    sky_variance: Float[Array, "n size size"]
+    good: Bool[Array, "n size size"]
+    x0: Float[Array, "n"]
+    y0: Float[Array, "n"]
+    x: Float[Array, "n"]
+    y: Float[Array, "n"]
+    flux: Float[Array, "n"]
+    gain_inverse: Float[Array, ""]
 
 
 def cut_stars(
@@ -62,13 +63,13 @@ def cut_stars(
     sky = np.clip(sky, 0.5 * level, None)
     rows = (0, max(_PAD, -(-n // _PAD) * _PAD) - n)
 
-    def padded(values: np.ndarray, fill: float) -> np.ndarray:
+    def padded(values: np.ndarray, fill: float) -> Array:
         spare = [rows] + [(0, 0)] * (values.ndim - 1)
-        return np.pad(values, spare, constant_values=fill)
+        return jnp.asarray(np.pad(values, spare, constant_values=fill))
 
     x0, y0 = np.round(x), np.round(y)
 
-    def column(values: np.ndarray, fill: float = 0) -> np.ndarray:
+    def column(values: np.ndarray, fill: float = 0) -> Array:
         return padded(np.asarray(values, np.float32), fill)
 
     return StarStack(
@@ -80,7 +81,7 @@ def cut_stars(
         column(x - x0),
         column(y - y0),
         column(flux, 1),
-        np.float32(inverse_gain),
+        jnp.asarray(inverse_gain, jnp.float32),
     )
 
 
