@@ -52,7 +52,7 @@ def group_of_terms(degree: int) -> np.ndarray:
     return np.array([i + j for i, j in term_powers(degree)])
 
 
-@partial(jax.jit, static_argnames=("degree", "hold_t"))
+@partial(jax.jit, static_argnames=("degree",))
 def fit_backbone(
     stack: StarStack,
     terms: Float[Array, "term n"],
@@ -61,7 +61,6 @@ def fit_backbone(
     model_error: float | Float[Array, ""],
     *,
     degree: int,
-    hold_t: bool = False,
 ) -> Backbone:
     r"""Robust Gauss-Newton steps on fields and stars together.
 
@@ -73,10 +72,9 @@ def fit_backbone(
     - `terms`: Chebyshev terms at the stars, `(term, n)`.
     - `start`: FWHM, g1, g2 and t to begin with.
     - `scale`: width of the prior of each kind of field by degree, to begin with; 0 holds a degree
-        at zero. Of degree 0 it is around `start`.
+        at zero, or at `start` for degree 0, around which that prior is.
     - `model_error`: a fraction of the light of each pixel, added to its noise: no bright star alone
         decides.
-    - `hold_t`: keep t as it starts.
     """
     n_fields, count = 4, n_terms(degree)
     group = group_of_terms(degree)
@@ -85,8 +83,6 @@ def fit_backbone(
     fields = jnp.zeros((n_fields, count), dtype).at[:, 0].set(start)
     centre = fields
     variance = (scale**2)[:, group]
-    if hold_t:
-        variance = variance.at[3].set(0)
     state = (
         fields,
         stack.x,
@@ -227,7 +223,6 @@ def learned_variance(square: Array, spread: Array, variance: Array, group: np.nd
     variance.
     """
     same = jnp.asarray(group[:, None] == group[None, :], square.dtype)
-    told = 1 - spread / jnp.where(variance > 0, variance, 1)
-    told = jnp.matmul(jnp.where(variance > 0, told, 0), same, precision=_EXACT)
-    power = jnp.matmul(square, same, precision=_EXACT)
+    told = jnp.where(variance > 0, 1 - spread / jnp.where(variance > 0, variance, 1), 0)
+    power, told = jnp.matmul(jnp.stack([square, told]), same, precision=_EXACT)
     return jnp.where(variance > 0, jnp.clip(power / jnp.maximum(told, 1e-3), 1e-10, 1e3), 0)

@@ -91,12 +91,18 @@ class StarPSF:
     @property
     def used(self) -> Table:
         """The stars of the determination."""
-        return self.table[self.table["used"]]
+        return _rows(self.table, "used")
 
     @property
     def reserved(self) -> Table:
         """The stars kept out of it, to judge it by."""
-        return self.table[self.table["reserved"]]
+        return _rows(self.table, "reserved")
+
+
+def _rows(table: Table, name: str) -> Table:
+    found = table[np.asarray(table[name], bool)]
+    assert isinstance(found, Table)
+    return found
 
 
 def determine_psf(
@@ -158,9 +164,9 @@ def determine_psf(
     terms = jnp.asarray(terms)
     gaussian = options.method == "gaussian"
     start = jnp.asarray([fwhm, 0.0, 0.0, _GAUSSIAN_T if gaussian else 0.3], terms.dtype)
-    scale = jnp.asarray(_prior_widths(fwhm, degree), terms.dtype)
+    scale = jnp.asarray(_prior_widths(fwhm, degree, gaussian), terms.dtype)
     error = options.model_error
-    fit = fit_backbone(stack, terms, start, scale, error, degree=degree, hold_t=gaussian)
+    fit = fit_backbone(stack, terms, start, scale, error, degree=degree)
     found, sigma = None, jnp.asarray(fwhm / 2.355)
     if options.method == "moffat+residual":
         corrected = fit_residual(stack, terms, fit, error, degree=degree)
@@ -193,7 +199,7 @@ def determine_psf(
     )
 
 
-def _prior_widths(fwhm: float, degree: int) -> np.ndarray:
+def _prior_widths(fwhm: float, degree: int, gaussian: bool) -> np.ndarray:
     """How far each kind of field may go to begin with; what the stars say replaces it."""
     widths = np.zeros((4, degree + 1))
     widths[:, 0] = (fwhm, 0.3, 0.3, 0.2)
@@ -201,6 +207,8 @@ def _prior_widths(fwhm: float, degree: int) -> np.ndarray:
     widths[1:3, 1:] = 0.1
     # Steepness varies little, and is told by the faint wings alone.
     widths[3, 1:2] = 0.02
+    if gaussian:
+        widths[3] = 0
     return widths
 
 
@@ -238,10 +246,11 @@ def _stack(
     )
     offset = np.arange(size) - size // 2
     core = offset[:, None] ** 2 + offset**2 <= (0.75 * fwhm) ** 2
-    free = stack.good[: len(index), core].mean(axis=1)
-    crowded = free < _CORE
-    stack.good[: len(index)][crowded] = False
-    return stack, crowded
+    good = np.array(stack.good)
+    crowded = good[: len(index), core].mean(axis=1) < _CORE
+    # A row of the padded stack without a good pixel counts for nothing.
+    good[: len(index)][crowded] = False
+    return stack._replace(good=jnp.asarray(good)), crowded
 
 
 def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> Table:
@@ -263,8 +272,8 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     }
     inside = np.flatnonzero(~crowded)
     for name, values in (
-        ("x", stack.x0 + fit.x),
-        ("y", stack.y0 + fit.y),
+        ("x", np.asarray(stack.x0) + fit.x),
+        ("y", np.asarray(stack.y0) + fit.y),
         ("flux", fit.flux),
         ("chi2", fit.chi2),
     ):

@@ -9,6 +9,7 @@ from diffdeblend.stars.select import neighbours_of, reserve_stars, spread_stars,
 from diffdeblend.stars.sources import Peaks, find_point_sources, measure_peaks
 
 _FIRST_SIGMA = 1.6
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,15 @@ def find_stars(
         x, y = positions[:, 0], positions[:, 1]
     if not len(x):
         raise ValueError("no source stands out of the noise of `image`: it has no star.")
-    sigma = _FIRST_SIGMA
     # The weight takes the size of the stars that it finds.
-    for _ in range(3):
-        peaks = _without_doubles(measure_peaks(image, variance, masked, x, y, sigma=sigma), sigma)
-        usable = ~peaks.touched
-        is_star = stellar_locus(
-            np.where(usable, peaks.size, np.nan),
-            peaks.snr,
-            x=peaks.x,
-            y=peaks.y,
-            shape=shape,
-            min_snr=min_snr,
-        )
-        size = float(np.median(peaks.size[is_star]))
+    sigma = _FIRST_SIGMA
+    for _ in range(_ROUNDS):
+        peaks, is_star, size = _measured(image, variance, masked, x, y, sigma, min_snr)
         if abs(size / sigma - 1) < 0.25:
             break
         sigma = size
+    else:
+        peaks, is_star, size = _measured(image, variance, masked, x, y, sigma, min_snr)
     stars = np.flatnonzero(is_star)
     reserved = np.zeros(len(peaks), bool)
     reserved[stars[reserve_stars(len(stars), reserve, seed=seed)]] = True
@@ -77,6 +70,28 @@ def find_stars(
     reason[reserved] = "reserved"
     reason[np.setdiff1d(kept, used)] = "enough others"
     return Chosen(peaks, is_star, reserved, used, reason, size)
+
+
+def _measured(
+    image: np.ndarray,
+    variance: np.ndarray,
+    masked: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    sigma: float,
+    min_snr: float,
+) -> tuple[Peaks, np.ndarray, float]:
+    """All sources, which of them are stars, and the stars' median size."""
+    peaks = _without_doubles(measure_peaks(image, variance, masked, x, y, sigma=sigma), sigma)
+    is_star = stellar_locus(
+        np.where(peaks.touched, np.nan, peaks.size),
+        peaks.snr,
+        x=peaks.x,
+        y=peaks.y,
+        shape=(image.shape[0], image.shape[1]),
+        min_snr=min_snr,
+    )
+    return peaks, is_star, float(np.median(peaks.size[is_star]))
 
 
 def _without_doubles(peaks: Peaks, sigma: float) -> Peaks:

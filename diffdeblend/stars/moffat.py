@@ -7,6 +7,7 @@ beta, which runs smoothly into a Gaussian at t = 0.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -59,12 +60,13 @@ def moffat_images(
     a, b, c = _quadratic(shape)
     t = shape.t[:, None, None]
     k = 2**t - 1
-    total = jnp.zeros((), u.dtype)
-    for node_y, weight_y in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
-        for node_x, weight_x in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
-            p, q = (u + node_x)[:, None, :], (v + node_y)[:, :, None]
-            rho = a * p * p + (2 * b * p + c * q) * q
-            total = total + weight_x * weight_y * jnp.exp(-jnp.log1p(k * rho) / t)
+
+    def add(node: Array, total: Array) -> Array:
+        p, q, weight = _moved(node, u, v)
+        rho = a * p * p + (2 * b * p + c * q) * q
+        return total + weight * jnp.exp(-jnp.log1p(k * rho) / t)
+
+    total = jax.lax.fori_loop(0, 9, add, jnp.zeros((x.shape[0], size, size), u.dtype))
     return _norm(shape)[:, None, None] * total
 
 
@@ -78,20 +80,30 @@ def moffat_templates(
     t = shape.t[:, None, None]
     power = 2**t
     k = power - 1
-    zero = jnp.zeros((), u.dtype)
-    value = by_t = by_p = by_q = by_pp = by_pq = by_qq = zero
-    for node_y, weight_y in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
-        for node_x, weight_x in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
-            p, q = (u + node_x)[:, None, :], (v + node_y)[:, :, None]
-            rho = a * p * p + (2 * b * p + c * q) * q
-            log = jnp.log1p(k * rho)
-            here = weight_x * weight_y * jnp.exp(-log / t)
-            slope = here / (t * (1 + k * rho))
-            value += here
-            by_t += here * log / t**2 - slope * power * np.log(2) * rho
-            fall = -k * slope
-            by_p, by_q = by_p + fall * p, by_q + fall * q
-            by_pp, by_pq, by_qq = by_pp + fall * p * p, by_pq + fall * p * q, by_qq + fall * q * q
+
+    # A loop over the nodes of a pixel: unrolled it takes seconds to compile.
+    def add(node: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        value, by_t, by_p, by_q, by_pp, by_pq, by_qq = sums
+        p, q, weight = _moved(node, u, v)
+        rho = a * p * p + (2 * b * p + c * q) * q
+        log = jnp.log1p(k * rho)
+        here = weight * jnp.exp(-log / t)
+        slope = here / (t * (1 + k * rho))
+        by_t += here * log / t**2 - slope * power * np.log(2) * rho
+        fall = -k * slope
+        along_p, along_q = fall * p, fall * q
+        return (
+            value + here,
+            by_t,
+            by_p + along_p,
+            by_q + along_q,
+            by_pp + along_p * p,
+            by_pq + along_p * q,
+            by_qq + along_q * q,
+        )
+
+    zero = jnp.zeros((x.shape[0], size, size), u.dtype)
+    value, by_t, by_p, by_q, by_pp, by_pq, by_qq = jax.lax.fori_loop(0, 9, add, (zero,) * 7)
     norm = _norm(shape)[:, None, None]
     f, g1, g2 = (s[:, None, None] for s in (shape.fwhm, shape.g1, shape.g2))
     room = 1 - g1**2 - g2**2
@@ -110,6 +122,14 @@ def moffat_templates(
         norm * d_g2,
         norm * (by_t + d_log_norm * value),
     )
+
+
+def _moved(node: Array, u: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Coordinates of a node of every pixel, along x and along y, and its weight."""
+    places, weights = jnp.asarray(_NODES / 2, u.dtype), jnp.asarray(_WEIGHTS / 2, u.dtype)
+    row, column = node // 3, node % 3
+    p, q = u + places[column], v + places[row]
+    return p[:, None, :], q[:, :, None], weights[row] * weights[column]
 
 
 def _quadratic(shape: Shape) -> tuple[Array, Array, Array]:

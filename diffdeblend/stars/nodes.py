@@ -77,18 +77,24 @@ def _stamps(
     shape = shape_at(fields, terms)
     zero = jnp.zeros(terms.shape[1], terms.dtype)
 
+    sigma = sigma.astype(terms.dtype)
+
     def drawn(x: Array, y: Array) -> Array:
         more = jnp.einsum("fn,nfyx->nyx", local, residual_functions(x, y, sigma, size))
         return moffat_images(x, y, shape, size) + more
 
     offset = jnp.arange(size) - (size - 1) / 2
     weight = jnp.exp(-0.5 * (offset / sigma) ** 2)
-    x = y = zero
-    for _ in range(2):
+
+    # A loop: it is compiled once.
+    def centre(_: int, place: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, y = place
         image = drawn(x, y) * weight[:, None] * weight[None, :]
         total = image.sum((1, 2))
-        x = x - 2 * jnp.sum(image * offset, (1, 2)) / total
-        y = y - 2 * jnp.sum(image * offset[:, None], (1, 2)) / total
+        by_x, by_y = jnp.sum(image * offset, (1, 2)), jnp.sum(image * offset[:, None], (1, 2))
+        return x - 2 * by_x / total, y - 2 * by_y / total
+
+    x, y = jax.lax.fori_loop(0, 2, centre, (zero, zero))
     return drawn(x, y)
 
 

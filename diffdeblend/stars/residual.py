@@ -31,7 +31,7 @@ from diffdeblend.stars.moffat import moffat_templates
 from diffdeblend.stars.stamps import StarStack
 
 ORDER = 6
-DEGREE = 1
+DEGREE = 2
 _STEPS, _EVIDENCE = 3, 8
 _LOCAL = 4
 _EXACT = jax.lax.Precision.HIGHEST

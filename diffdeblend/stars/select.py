@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from diffdeblend.polynomials import chebyshev_design, n_terms
 
@@ -152,11 +152,11 @@ def neighbours_of(
     """Indices and distances of the `most` nearest others within `radius`; -1 and inf for none."""
     if len(x) < 2:
         return np.full((len(x), most), -1), np.full((len(x), most), np.inf)
-    tree = cKDTree(np.stack([x, y], axis=1))
+    tree = KDTree(np.stack([x, y], axis=1))
     count = min(most + 1, len(x))
-    distance, index = tree.query(
-        tree.data, k=list(range(2, count + 1)), distance_upper_bound=radius
-    )
+    # Each is the nearest to itself.
+    distance, index = tree.query(tree.data, k=count, distance_upper_bound=radius)
+    distance, index = np.asarray(distance)[:, 1:], np.asarray(index)[:, 1:]
     index = np.where(np.isfinite(distance), index, -1)
     missing = ((0, 0), (0, most - index.shape[1]))
     return (

@@ -107,17 +107,15 @@ def measure_peaks(
     stamp = np.where(good, image.ravel()[place], 0).astype(np.float32)
     # A source on masked pixels still has a place.
     x, y = x.astype(float), y.astype(float)
-    for step in range(_STEPS):
-        u, v = column - x[:, None], row - y[:, None]
-        wu, wv = np.exp(-0.5 * (u / sigma) ** 2), np.exp(-0.5 * (v / sigma) ** 2)
-        # Sums over a stamp are products with its two short axes.
-        sums = _moments(stamp, u, v, wu, wv)
+    u, v, wu, wv, sums = _weighted(stamp, column, row, x, y, sigma)
+    for _ in range(_STEPS - 1):
         total = np.where(sums["0"] > 0, sums["0"], np.nan)
-        mx, my = sums["x"] / total, sums["y"] / total
-        if step < _STEPS - 1:
-            # Under a weight of its own size the centroid is half as far off as it is.
-            x = x + np.nan_to_num(np.clip(2 * mx, -1, 1))
-            y = y + np.nan_to_num(np.clip(2 * my, -1, 1))
+        # Under a weight of its own size the centroid is half as far off as it is.
+        x = x + np.nan_to_num(np.clip(2 * sums["x"] / total, -1, 1))
+        y = y + np.nan_to_num(np.clip(2 * sums["y"] / total, -1, 1))
+        u, v, wu, wv, sums = _weighted(stamp, column, row, x, y, sigma)
+    total = np.where(sums["0"] > 0, sums["0"], np.nan)
+    mx, my = sums["x"] / total, sums["y"] / total
     xx, yy, xy = (sums[k] / total - c for k, c in (("xx", mx**2), ("yy", my**2), ("xy", mx * my)))
     t = 0.5 * (xx + yy)
     w2 = sigma**2
@@ -145,9 +143,24 @@ def measure_peaks(
     )
 
 
+def _weighted(
+    stamp: np.ndarray,
+    column: np.ndarray,
+    row: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    sigma: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Offsets and weights along both axes, and the moments under the weight."""
+    u, v = column - x[:, None], row - y[:, None]
+    wu, wv = np.exp(-0.5 * (u / sigma) ** 2), np.exp(-0.5 * (v / sigma) ** 2)
+    return u, v, wu, wv, _moments(stamp, u, v, wu, wv)
+
+
 def _moments(
     stamp: np.ndarray, u: np.ndarray, v: np.ndarray, wu: np.ndarray, wv: np.ndarray
 ) -> dict[str, np.ndarray]:
+    # Sums over a stamp are products with its two short axes.
     along_x = np.stack([wu, u * wu, u * u * wu], axis=2).astype(np.float32)
     along_y = np.stack([wv, v * wv, v * v * wv], axis=1).astype(np.float32)
     both = (along_y @ (stamp @ along_x)).astype(float)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -62,18 +63,25 @@ def cut_stars(
     sky = np.clip(sky, 0.5 * level, None)
     rows = (0, max(_PAD, -(-n // _PAD) * _PAD) - n)
 
-    def padded(values: np.ndarray, fill: float) -> np.ndarray:
+    def padded(values: np.ndarray, fill: float) -> Array:
         spare = [rows] + [(0, 0)] * (values.ndim - 1)
-        return np.pad(values, spare, constant_values=fill)
+        return jnp.asarray(np.pad(values, spare, constant_values=fill))
 
     x0, y0 = np.round(x), np.round(y)
-    per_star = ((x0, 0), (y0, 0), (x - x0, 0), (y - y0, 0), (flux, 1))
+
+    def column(values: np.ndarray, fill: float = 0) -> Array:
+        return padded(np.asarray(values, np.float32), fill)
+
     return StarStack(
         padded(data, 0),
         padded(sky, level),
         padded(good, False),
-        *(padded(np.asarray(values, np.float32), fill) for values, fill in per_star),
-        np.float32(inverse_gain),
+        column(x0),
+        column(y0),
+        column(x - x0),
+        column(y - y0),
+        column(flux, 1),
+        jnp.asarray(inverse_gain, jnp.float32),
     )
 
 

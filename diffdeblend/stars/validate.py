@@ -40,27 +40,29 @@ class PSFReport:
     @property
     def size_error(self) -> float:
         """Median of (T of star - T of model) / T of model over the stars, T the squared size."""
-        ratio = np.asarray(self.table["size"] / self.table["model_size"], float)
-        return float(np.nanmedian(ratio**2 - 1))
+        star, model = (np.asarray(self.table[name], float) for name in ("size", "model_size"))
+        return float(np.nanmedian((star / model) ** 2 - 1))
 
     @property
     def ellipticity_error(self) -> tuple[float, float]:
         """Medians of e1 and e2 of star less model."""
-        one, two = (
-            np.asarray(self.table[name] - self.table[f"model_{name}"], float)
-            for name in ("e1", "e2")
+        star, model = (
+            np.stack([np.asarray(self.table[f"{what}{name}"], float) for name in ("e1", "e2")])
+            for what in ("", "model_")
         )
-        return float(np.nanmedian(one)), float(np.nanmedian(two))
+        one, two = np.nanmedian(star - model, axis=1)
+        return float(one), float(two)
 
     @property
     def chi2(self) -> float:
         """Median over the stars of chi2 per degree of freedom."""
-        return float(np.median(self.table["chi2"]))
+        return float(np.median(np.asarray(self.table["chi2"], float)))
 
     @property
     def excess(self) -> float:
         """Median over the stars of the residual in excess of noise, as a fraction of the star."""
-        square = np.asarray(self.table["residual"], float) ** 2 - self.table["noise"] ** 2
+        residual, noise = (np.asarray(self.table[name], float) for name in ("residual", "noise"))
+        square = residual**2 - noise**2
         return float(np.sqrt(max(np.median(square), 0.0)))
 
 
@@ -96,8 +98,8 @@ def validate_psf(
     if positions is not None:
         xy = np.asarray(positions, float).reshape(-1, 2)
     elif isinstance(psf, StarPSF):
-        rows = psf.reserved if stars == "reserved" else psf.used
-        xy = np.stack([rows["x"], rows["y"]], axis=1)
+        rows: Table = psf.reserved if stars == "reserved" else psf.used
+        xy = np.stack([np.asarray(rows["x"], float), np.asarray(rows["y"], float)], axis=1)
     else:
         raise ValueError("`positions` is needed with a PSFBasis.")
     if not len(xy):
