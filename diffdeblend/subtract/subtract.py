@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import Header
@@ -30,9 +29,6 @@ from diffdeblend.subtract.warp import warp
 
 # Of what is known of a point: a pixel that lost more can say nothing.
 _MOST_LOST = 0.5
-
-# Pixels around a hole that a warp takes from it.
-_WARPED_WITH_HOLE = 3
 
 Varying = Literal["auto", "constant", "tiles"]
 
@@ -152,13 +148,7 @@ def _image_pair(
         return images
     x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
     warped = _warped(images.reference, x, y, dx, dy, fields.degree)
-    images = eqx.tree_at(lambda images: images.reference, images, warped)
-    if not flawed:
-        return images
-    # Slopes beside a large hole are made of what it was filled with.
-    core = binary_erosion(pair.missing_reference, np.ones((3, 3), bool))
-    grown = pair.missing_reference | binary_dilation(core, iterations=1 + _WARPED_WITH_HOLE)
-    return eqx.tree_at(lambda images: images.missing_reference, images, jnp.asarray(grown))
+    return eqx.tree_at(lambda images: images.reference, images, warped)
 
 
 @eqx.filter_jit
