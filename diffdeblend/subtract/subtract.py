@@ -16,6 +16,7 @@ from diffdeblend.polynomials import field_maps
 from diffdeblend.psf import PixelPSF
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.difference import Difference
+from diffdeblend.subtract.fill_cores import fill_cores
 from diffdeblend.subtract.fill_jointly import fill_jointly
 from diffdeblend.subtract.fit import SubtractionFit, fit_subtraction
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
@@ -166,6 +167,8 @@ def _band_maps(
     )
     uncertain = any(float(v) > 0 for v in jax.tree.leaves(images.noise))
     images = _filled(images, psf_new, psf_reference)
+    if varies(new.psf) or varies(reference.psf):
+        images = fill_cores(images, new.psf, reference.psf, pair.band)
     if tile is None:
         return _constant(images, psf_new, psf_reference, uncertain)
     tiling = tiling_for(new.psf, reference.psf, new.shape, tile)
