@@ -9,6 +9,7 @@ from scipy.ndimage import binary_erosion, find_objects, label
 
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.subtract.fill_jointly import fill_jointly
+from diffdeblend.subtract.fit import SubtractionFit
 from diffdeblend.subtract.maps import ImagePair
 from diffdeblend.subtract.psf_stamps import psf_stamps
 
@@ -19,9 +20,13 @@ _STEPS = 12
 
 
 def fill_cores(
-    pair: ImagePair, psf_new: AbstractPSF, psf_reference: AbstractPSF, band: int
+    pair: ImagePair,
+    psf_new: AbstractPSF,
+    psf_reference: AbstractPSF,
+    band: int,
+    fields: SubtractionFit | None = None,
 ) -> ImagePair:
-    """The pair with its large holes filled again, each with the PSFs at its place. On the host.
+    """The pair with large holes filled again, with PSFs and shift of their places. On the host.
 
     `fill_jointly` has one pair of PSFs for all of the image: with those of the middle, the core
     of a saturated star in a corner came out wrong enough to leave 40 sigmas beside it.
@@ -54,7 +59,10 @@ def fill_cores(
         psf_stamps(psf, band, x.astype(float), y.astype(float), pair.new.dtype)
         for psf in (psf_new, psf_reference)
     ]
-    filled = _fill(pair, stamps, *local)
+    shifts = [jnp.broadcast_to(shift, y.shape) for shift in (pair.dx, pair.dy)]
+    if fields is not None:
+        shifts = [at(x, y)[band].astype(pair.new.dtype) for at in (fields.dx_at, fields.dy_at)]
+    filled = _fill(pair, stamps, local, shifts)
     images = [np.array(pair.new), np.array(pair.reference)]
     holes = np.asarray(pair.missing_new), np.asarray(pair.missing_reference)
     for row in range(len(boxes)):
@@ -75,13 +83,28 @@ def fill_cores(
 
 
 @jax.jit
-def _fill(pair: ImagePair, stamps: list[Array], psf_new: Array, psf_reference: Array):
-    def one(parts: list[Array], psf_new: Array, psf_reference: Array) -> tuple[Array, Array]:
-        numbers = pair.sigma_new, pair.sigma_reference, pair.beta, pair.dx, pair.dy, pair.noise
-        filled = fill_jointly(ImagePair(*parts, *numbers), psf_new, psf_reference, steps=_STEPS)
+def _fill(
+    pair: ImagePair, stamps: list[Array], psfs: list[Array], shifts: list[Array]
+) -> tuple[Array, Array]:
+    def one(parts: list[Array], psfs: list[Array], shift: list[Array]) -> tuple[Array, Array]:
+        local = ImagePair(
+            new=parts[0],
+            reference=parts[1],
+            variance_new=parts[2],
+            variance_reference=parts[3],
+            missing_new=parts[4],
+            missing_reference=parts[5],
+            sigma_new=pair.sigma_new,
+            sigma_reference=pair.sigma_reference,
+            beta=pair.beta,
+            dx=shift[0],
+            dy=shift[1],
+            noise=pair.noise,
+        )
+        filled = fill_jointly(local, psfs[0], psfs[1], steps=_STEPS)
         return filled.new, filled.reference
 
-    return jax.vmap(one)(stamps, psf_new, psf_reference)
+    return jax.vmap(one)(stamps, psfs, shifts)
 
 
 def _core_boxes(missing: np.ndarray) -> list[tuple[slice, slice]]:

@@ -119,19 +119,17 @@ def subtract(
             )
         )
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
-        images = _image_pair(pair, numbers, fields, noise)
-        results.append(_band_maps(pair, images, new, reference, tile if tiled else None))
+        images = _image_pair(pair, numbers, noise)
+        results.append(_band_maps(pair, images, fields, new, reference, tile if tiled else None))
     return _difference(new, results, (ratio, shift_x, shift_y, level), measured)
 
 
-def _image_pair(
-    pair: BandPair, numbers: list[Array], fields: SubtractionFit | None, noise: SystematicNoise
-) -> ImagePair:
-    """The images of a band on the device, the shift field less its middle taken off."""
+def _image_pair(pair: BandPair, numbers: list[Array], noise: SystematicNoise) -> ImagePair:
+    """The images of a band on the device, background matched."""
     beta, dx, dy, gamma = numbers
     dtype = pair.new.dtype
     flawed = bool(pair.missing_new.any() or pair.missing_reference.any())
-    images = ImagePair(
+    return ImagePair(
         jnp.asarray(pair.new) - gamma,
         jnp.asarray(pair.reference),
         jnp.asarray(pair.variance_new),
@@ -145,11 +143,6 @@ def _image_pair(
         dy,
         noise,
     )
-    if fields is None:
-        return images
-    x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
-    warped = _warped(images.reference, x, y, dx, dy, fields.degree)
-    return eqx.tree_at(lambda images: images.reference, images, warped)
 
 
 @eqx.filter_jit
@@ -159,7 +152,12 @@ def _warped(image: Array, x: Array, y: Array, dx: Array, dy: Array, degree: int)
 
 
 def _band_maps(
-    pair: BandPair, images: ImagePair, new: Exposure, reference: Exposure, tile: int | None
+    pair: BandPair,
+    images: ImagePair,
+    fields: SubtractionFit | None,
+    new: Exposure,
+    reference: Exposure,
+    tile: int | None,
 ) -> Maps:
     dtype = pair.new.dtype
     psf_new, psf_reference = (
@@ -167,13 +165,19 @@ def _band_maps(
     )
     uncertain = any(float(v) > 0 for v in jax.tree.leaves(images.noise))
     images = _filled(images, psf_new, psf_reference)
-    if varies(new.psf) or varies(reference.psf):
+    if fields is not None:
+        x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
+        # Before the warp: beside a hole, the slopes are made of what it was filled with.
+        images = fill_cores(images, new.psf, reference.psf, pair.band, fields)
+        warped = _warped(images.reference, x, y, images.dx, images.dy, fields.degree)
+        images = eqx.tree_at(lambda images: images.reference, images, warped)
+    elif varies(new.psf) or varies(reference.psf):
         images = fill_cores(images, new.psf, reference.psf, pair.band)
     if tile is None:
         return _constant(images, psf_new, psf_reference, uncertain)
     tiling = tiling_for(new.psf, reference.psf, new.shape, tile)
-    nodes = (node_psfs(e.psf, tiling)[pair.band] for e in (new, reference))
-    return _tiles(images, *nodes, tiling, uncertain)
+    psfs = [node_psfs(e.psf, tiling)[pair.band] for e in (new, reference)]
+    return _tiles(images, psfs[0], psfs[1], tiling, uncertain)
 
 
 _filled = eqx.filter_jit(fill_jointly)
