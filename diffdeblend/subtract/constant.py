@@ -37,7 +37,7 @@ def subtract_constant(
         of the two PSFs and 8 more.
     - `systematics`: whether `pair.noise` enters; False saves a transform if all of it is zero.
     """
-    shape = pair.new.shape
+    shape = pair.new.shape[0], pair.new.shape[1]
     if border is None:
         border = default_border(psf_new, psf_reference)
     made = _prepared(pair, psf_new, psf_reference, padded_shape(shape, border))
@@ -93,7 +93,7 @@ def _prepared(
     settings = psf_new, psf_reference, pair.sigma_new, pair.sigma_reference, pair.beta
     # The score's filters reach as far as both PSFs, and are odd like them.
     size = max(*psf_new.shape, *psf_reference.shape)
-    side = next_fast_len(size + size // 2, real=True)
+    side = int(next_fast_len(size + size // 2, real=True) or 0)
     filters = proper_filters(*settings, padded)
     moved = shift_plane(pair.dx, pair.dy, padded)
     return _Prepared(

@@ -30,7 +30,7 @@ def fill_jointly(
     """
     if pair.missing_new is None or pair.missing_reference is None:
         return pair
-    shape = pair.new.shape
+    shape = pair.new.shape[0], pair.new.shape[1]
     padded = padded_shape(shape, default_border(psf_new, psf_reference))
     made = proper_filters(
         psf_new, psf_reference, pair.sigma_new, pair.sigma_reference, pair.beta, padded

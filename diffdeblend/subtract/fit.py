@@ -152,7 +152,8 @@ def background_left(pair: BandPair, state: Registration) -> float:
     dark = variance + pair.variance_reference / pair.sigma_reference**2 < 2 * _DARK
     flawed = pair.missing_new | pair.missing_reference
     if flawed.any():
-        dark &= ~binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm)))
+        near = np.asarray(binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm))), bool)
+        dark &= ~near
     values = np.asarray(difference)[dark]
     if not len(values):
         return 0.0
@@ -174,9 +175,7 @@ def _difference(
 ) -> tuple[Float[Array, "y x"], Float[Array, ""]]:
     """The proper difference with one shift, and what it makes of a level of 1."""
     padded = padded_shape((new.shape[0], new.shape[1]), default_border(psf_new, psf_reference))
-    filters = proper_filters(
-        psf_new, psf_reference, sigma_new, sigma_reference, state.beta, padded
-    )
+    filters = proper_filters(psf_new, psf_reference, sigma_new, sigma_reference, state.beta, padded)
     moved = shift_plane(state.x[0], state.y[0], padded)
     hats = (jnp.fft.rfft2(pad(image, padded)) for image in (new, reference))
     total = filters.new * next(hats) - filters.reference * moved * next(hats)
@@ -201,9 +200,10 @@ def _stamps(pair: BandPair, places: np.ndarray, degree: int) -> Stamps:
     rows = np.concatenate([places, np.repeat(places[:1], number - len(places), axis=0)])
     flawed = pair.missing_new | pair.missing_reference
     if flawed.any():
-        flawed = binary_dilation(flawed, np.ones((3, 3), bool), iterations=_GROWN)
+        grown = binary_dilation(flawed, np.ones((3, 3), bool), iterations=_GROWN)
+        flawed = np.asarray(grown, bool)
     inside = slice((plan.side - plan.window) // 2, (plan.side + plan.window) // 2)
-    known = ~cut_stamps(flawed, rows, plan.side)[:, inside, inside]
+    known = np.logical_not(cut_stamps(np.asarray(flawed), rows, plan.side)[:, inside, inside])
     x, y = rows.T.astype(float)
     dtype = pair.new.dtype
     images = (pair.new, pair.reference, pair.variance_new, pair.variance_reference)

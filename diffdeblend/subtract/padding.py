@@ -8,7 +8,7 @@ from scipy.fft import next_fast_len
 
 def padded_shape(shape: tuple[int, int], border: int) -> tuple[int, int]:
     """The next sides that are fast to transform, with `border` pixels and more on all sides."""
-    ny, nx = (next_fast_len(n + 2 * border, real=True) for n in shape)
+    ny, nx = (int(next_fast_len(n + 2 * border, real=True) or 0) for n in shape)
     return ny, nx
 
 

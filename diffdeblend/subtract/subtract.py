@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import Header
@@ -17,6 +16,7 @@ from diffdeblend.polynomials import field_maps
 from diffdeblend.psf import PixelPSF
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.difference import Difference
+from diffdeblend.subtract.fill_cores import fill_cores
 from diffdeblend.subtract.fill_jointly import fill_jointly
 from diffdeblend.subtract.fit import SubtractionFit, fit_subtraction
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
@@ -30,9 +30,6 @@ from diffdeblend.subtract.warp import warp
 
 # Of what is known of a point: a pixel that lost more can say nothing.
 _MOST_LOST = 0.5
-
-# Pixels around a hole that a warp takes from it.
-_WARPED_WITH_HOLE = 3
 
 Varying = Literal["auto", "constant", "tiles"]
 
@@ -122,19 +119,17 @@ def subtract(
             )
         )
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
-        images = _image_pair(pair, numbers, fields, noise)
-        results.append(_band_maps(pair, images, new, reference, tile if tiled else None))
+        images = _image_pair(pair, numbers, noise)
+        results.append(_band_maps(pair, images, fields, new, reference, tile if tiled else None))
     return _difference(new, results, (ratio, shift_x, shift_y, level), measured)
 
 
-def _image_pair(
-    pair: BandPair, numbers: list[Array], fields: SubtractionFit | None, noise: SystematicNoise
-) -> ImagePair:
-    """The images of a band on the device, the shift field less its middle taken off."""
+def _image_pair(pair: BandPair, numbers: list[Array], noise: SystematicNoise) -> ImagePair:
+    """The images of a band on the device, background matched."""
     beta, dx, dy, gamma = numbers
     dtype = pair.new.dtype
     flawed = bool(pair.missing_new.any() or pair.missing_reference.any())
-    images = ImagePair(
+    return ImagePair(
         jnp.asarray(pair.new) - gamma,
         jnp.asarray(pair.reference),
         jnp.asarray(pair.variance_new),
@@ -148,17 +143,6 @@ def _image_pair(
         dy,
         noise,
     )
-    if fields is None:
-        return images
-    x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
-    warped = _warped(images.reference, x, y, dx, dy, fields.degree)
-    images = eqx.tree_at(lambda images: images.reference, images, warped)
-    if not flawed:
-        return images
-    # Slopes beside a large hole are made of what it was filled with.
-    core = binary_erosion(pair.missing_reference, np.ones((3, 3), bool))
-    grown = pair.missing_reference | binary_dilation(core, iterations=1 + _WARPED_WITH_HOLE)
-    return eqx.tree_at(lambda images: images.missing_reference, images, jnp.asarray(grown))
 
 
 @eqx.filter_jit
@@ -168,7 +152,12 @@ def _warped(image: Array, x: Array, y: Array, dx: Array, dy: Array, degree: int)
 
 
 def _band_maps(
-    pair: BandPair, images: ImagePair, new: Exposure, reference: Exposure, tile: int | None
+    pair: BandPair,
+    images: ImagePair,
+    fields: SubtractionFit | None,
+    new: Exposure,
+    reference: Exposure,
+    tile: int | None,
 ) -> Maps:
     dtype = pair.new.dtype
     psf_new, psf_reference = (
@@ -176,11 +165,19 @@ def _band_maps(
     )
     uncertain = any(float(v) > 0 for v in jax.tree.leaves(images.noise))
     images = _filled(images, psf_new, psf_reference)
+    if fields is not None:
+        x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
+        # Before the warp: beside a hole, the slopes are made of what it was filled with.
+        images = fill_cores(images, new.psf, reference.psf, pair.band, fields)
+        warped = _warped(images.reference, x, y, images.dx, images.dy, fields.degree)
+        images = eqx.tree_at(lambda images: images.reference, images, warped)
+    elif varies(new.psf) or varies(reference.psf):
+        images = fill_cores(images, new.psf, reference.psf, pair.band)
     if tile is None:
         return _constant(images, psf_new, psf_reference, uncertain)
     tiling = tiling_for(new.psf, reference.psf, new.shape, tile)
-    nodes = (node_psfs(e.psf, tiling)[pair.band] for e in (new, reference))
-    return _tiles(images, *nodes, tiling, uncertain)
+    psfs = [node_psfs(e.psf, tiling)[pair.band] for e in (new, reference)]
+    return _tiles(images, psfs[0], psfs[1], tiling, uncertain)
 
 
 _filled = eqx.filter_jit(fill_jointly)
