@@ -15,5 +15,7 @@ from diffdeblend.detect.methods import SkewnessSky as SkewnessSky
 from diffdeblend.detect.methods import Threshold as Threshold
 from diffdeblend.detect.peaks import find_peaks as find_peaks
 from diffdeblend.detect.peaks import significance as significance
+from diffdeblend.detect.score_image import ScoreImage as ScoreImage
+from diffdeblend.detect.score_image import score_image as score_image
 from diffdeblend.detect.stamps import StampDetections as StampDetections
 from diffdeblend.detect.stamps import detect_batch as detect_batch

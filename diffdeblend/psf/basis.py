@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 from diffdeblend.fourier import EXACT, Pair
 from diffdeblend.grid import Grid, Modes
 from diffdeblend.parameters import as_float
-from diffdeblend.polynomials import chebyshev_terms, field_maps, n_terms
+from diffdeblend.polynomials import chebyshev_design, chebyshev_terms, field_maps, n_terms
 from diffdeblend.psf.abstract import AbstractPSF
 from diffdeblend.psf.pixels import PixelPSF, image_modes
 
@@ -87,15 +87,10 @@ class PSFBasis(AbstractPSF):
             if not np.isfinite(np.asarray(values)).all():
                 raise ValueError(f"`{name}` of a PSF must be finite; NaN or inf is among them.")
         places = np.linspace(0, 1, _CHECKED)
-        terms = np.asarray(
-            chebyshev_terms(
-                *np.meshgrid(places * (self.shape[1] - 1), places * (self.shape[0] - 1)),
-                self.shape,
-                self.degree,
-            )
-        )
+        x, y = np.meshgrid(places * (self.shape[1] - 1), places * (self.shape[0] - 1))
+        terms = chebyshev_design(x.ravel(), y.ravel(), self.shape, self.degree)
         sums = np.asarray(self.images).sum(axis=(2, 3))
-        light = np.einsum("bk,bkt,tyx->byx", sums, np.asarray(self.coefficients), terms)
+        light = np.einsum("bk,bkt,nt->bn", sums, np.asarray(self.coefficients), terms)
         if not (light > 0).all():
             raise ValueError(
                 "`images` times the fields of `coefficients` must have a positive sum all over "
@@ -111,30 +106,34 @@ class PSFBasis(AbstractPSF):
         """Number of images in each band."""
         return self.images.shape[1]
 
+    @jax.jit
     def fields(self, x: ArrayLike, y: ArrayLike) -> Float[Array, "band basis *n"]:
         """a_k at positions in pixels; `x` and `y` of one shape."""
         terms = chebyshev_terms(x, y, self.shape, self.degree).astype(self.coefficients.dtype)
         return jnp.tensordot(self.coefficients, terms, axes=1, precision=EXACT)
 
+    @jax.jit
     def weights(self, x: ArrayLike, y: ArrayLike) -> Float[Array, "band basis *n"]:
         """What the images are multiplied with at a place: the fields over the sum of light."""
         fields = self.fields(x, y)
         return fields / self._light(fields)
 
+    @jax.jit
     def weight_maps(self) -> Float[Array, "band basis y x"]:
         """`weights` at every pixel of the image."""
         fields = self.field_maps()
         return fields / self._light(fields)
 
+    @jax.jit
     def field_maps(self) -> Float[Array, "band basis y x"]:
         """`fields` at every pixel of the image."""
         return field_maps(self.coefficients, self.shape, self.degree)
 
+    @jax.jit
     def images_at(self, x: ArrayLike, y: ArrayLike) -> Float[Array, "*n band h w"]:
         """The PSF at positions in pixels, of unit sum; `x` and `y` of one shape."""
         weights = self.weights(x, y)
-        images = jnp.einsum("bk...,bkhw->...bhw", weights, self.images, precision=EXACT)
-        return images
+        return jnp.einsum("bk...,bkhw->...bhw", weights, self.images, precision=EXACT)
 
     def at(self, x: Float[Array, ""], y: Float[Array, ""]) -> PixelPSF:
         """The PSF at a place of the image, in pixels."""
