@@ -24,7 +24,7 @@ def test_a_constant_shift_is_that_of_fourier_phases():
     np.testing.assert_allclose(warp(jnp.asarray(image), dx, dy), expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("place", [(20.2, 30.7), (70.5, 50.1), (84.0, 12.4)])
+@pytest.mark.parametrize("place", [(20.2, 30.7), (70.5, 50.1), (10.0, 55.3)])
 def test_a_field_moves_each_star_by_its_value(place):
     """By the definition: the value at x is that of the image at x - d(x)."""
     x, y = place
