@@ -61,8 +61,8 @@ def fill_jointly(
         lambda values: adjoint(forward(values)), right, maxiter=steps, tol=1e-4
     )
     return ImagePair(
-        scale[0] * (images[0] + solution[0]),
-        scale[1] * (images[1] + solution[1]),
+        pair.new + scale[0] * solution[0],
+        pair.reference + scale[1] * solution[1],
         pair.variance_new,
         pair.variance_reference,
         pair.missing_new,

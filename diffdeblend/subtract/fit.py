@@ -1,6 +1,7 @@
 """Flux ratio, registration and background between two exposures, measured from their stars."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -8,10 +9,13 @@ from scipy.ndimage import binary_dilation
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.polynomials import chebyshev_design, chebyshev_terms, n_terms
+from diffdeblend.subtract.constant import default_border
+from diffdeblend.subtract.filters import proper_filters, shift_plane
 from diffdeblend.subtract.fit_stamps import bright_places, cut_stamps, stamp_plan
 from diffdeblend.subtract.fit_steps import Outcome, Registration, Stamps, fit_stamps
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
-from diffdeblend.subtract.psf_stamps import psf_stamps
+from diffdeblend.subtract.padding import pad, padded_shape, unpad
+from diffdeblend.subtract.psf_stamps import psf_stamp, psf_stamps
 
 # Programs are compiled for so many stamps; what is not there is filled up.
 _NUMBERS = (16, 64, 256)
@@ -19,7 +23,8 @@ _NUMBERS = (16, 64, 256)
 _STARS_PER_TERM = 4
 # Filters carry a flaw that far.
 _GROWN = 3
-_SKY_PIXELS = 250_000
+# Of the variance of empty sky: brighter pixels, and those beyond so many sigmas, say nothing of it.
+_DARK, _OUTLIER = 1.1, 4.0
 
 
 class SubtractionFit(eqx.Module):
@@ -120,31 +125,63 @@ def fit_subtraction(
         begin = _start(pair, place, start, band, degree)
         outcome = fit_stamps(stamps, begin, jnp.asarray(psf_error, stamps.new.dtype))
         outcomes.append(outcome)
-        beta = float(outcome.state.beta)
-        gammas.append(background_left(pair, beta) if fit_gamma else 0.0)
+        gammas.append(background_left(pair, outcome.state) if fit_gamma else 0.0)
     return _joined(outcomes, gammas, [len(place) for place in places], new.shape, degree)
 
 
-def background_left(pair: BandPair, beta: float) -> float:
-    """Mean of new - beta reference over what is neither bright in one of them nor an outlier.
+def background_left(pair: BandPair, state: Registration) -> float:
+    """Background of the new image that the reference times beta does not have.
 
-    Faint stars cancel in it, so that their light is not taken for background.
+    The mean of the proper difference where both images are dark, without outliers: light of stars,
+    faint ones and wings, has gone from it, and is not taken for background.
     """
-    stride = max(1, int(np.sqrt(pair.new.size / _SKY_PIXELS)))
-    cut = np.s_[::stride, ::stride]
-    dark = ~(pair.missing_new | pair.missing_reference)[cut]
-    left = pair.new[cut] - beta * pair.reference[cut]
-    noise = np.sqrt(pair.variance_new[cut] + beta**2 * pair.variance_reference[cut])
-    # Variances hold the light of sources: bright ones are where they are large.
-    faintest = np.median(noise[dark]) if dark.any() else 0.0
-    dark &= noise < 1.1 * faintest
-    values = left[dark].astype(float)
+    dtype = pair.new.dtype
+    stamps = (
+        psf_stamp(psf, pair.new.shape)[pair.band].astype(dtype)
+        for psf in (pair.psf_new, pair.psf_reference)
+    )
+    difference, response = _difference(
+        jnp.asarray(pair.new),
+        jnp.asarray(pair.reference),
+        *stamps,
+        jnp.asarray(pair.sigma_new, dtype),
+        jnp.asarray(pair.sigma_reference, dtype),
+        state,
+    )
+    variance = pair.variance_new / pair.sigma_new**2
+    dark = variance + pair.variance_reference / pair.sigma_reference**2 < 2 * _DARK
+    flawed = pair.missing_new | pair.missing_reference
+    if flawed.any():
+        dark &= ~binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm)))
+    values = np.asarray(difference)[dark]
     if not len(values):
         return 0.0
-    middle, width = np.median(values), 3 * float(faintest)
+    level = 0.0
     for _ in range(3):
-        middle = values[np.abs(values - middle) < width].mean()
-    return float(middle)
+        level = float(values[np.abs(values - level) < _OUTLIER].mean(dtype=float))
+    return level / float(response)
+
+
+@jax.jit
+def _difference(
+    new: Array,
+    reference: Array,
+    psf_new: Array,
+    psf_reference: Array,
+    sigma_new: Array,
+    sigma_reference: Array,
+    state: Registration,
+) -> tuple[Float[Array, "y x"], Float[Array, ""]]:
+    """The proper difference with one shift, and what it makes of a level of 1."""
+    padded = padded_shape((new.shape[0], new.shape[1]), default_border(psf_new, psf_reference))
+    filters = proper_filters(
+        psf_new, psf_reference, sigma_new, sigma_reference, state.beta, padded
+    )
+    moved = shift_plane(state.x[0], state.y[0], padded)
+    hats = (jnp.fft.rfft2(pad(image, padded)) for image in (new, reference))
+    total = filters.new * next(hats) - filters.reference * moved * next(hats)
+    image = unpad(jnp.fft.irfft2(total, s=padded), (new.shape[0], new.shape[1]))
+    return image, jnp.real(filters.new[0, 0])
 
 
 def _places(pair: BandPair, n_stars: int) -> np.ndarray:

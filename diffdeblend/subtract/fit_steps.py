@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float
 from diffdeblend.subtract.filters import EPSILON, power_of, transfer_plane
 
 # Beyond that many standard deviations a pixel counts less, a star much less.
-_HUBER, _CAUCHY = 2.5, 3.0
+_HUBER, _FAR = 2.5, 2.0
 # What no set of stars is better than: of beta, relative, and of a position, in pixels.
 _LEAST_SCATTER = 5e-4
 _ROUNDS, _STEPS = 3, 4
@@ -164,7 +164,7 @@ def _step(stamps: Stamps, planes: _Planes, noise: Array, state: Registration):
     spread = jnp.stack([state.scatter_beta, state.scatter_position, state.scatter_position]) ** 2
     weight = jnp.linalg.inv(inverse + jnp.diag(spread))
     far = jnp.einsum("ni,nij,nj->n", own, weight, own) / 3
-    use = stamps.use / (1 + far / _CAUCHY**2)
+    use = stamps.use / (1 + far / _FAR**2) ** 2
     weight = use[:, None, None] * weight
 
     design = _design(stamps.terms)
@@ -248,7 +248,8 @@ def _scatter(left: Array, errors: Array, now: Array, use: Array) -> Array:
     """Standard deviation of deviations beyond that of their errors."""
     variance = errors**2 + now**2
     weight = use[:, None] / variance**2
-    clipped = jnp.minimum(left**2, 9 * variance)
+    # Of a normal variable, 0.92 of its variance is left when it is clipped at two sigmas.
+    clipped = jnp.minimum(left**2, 4 * variance) / 0.92
     mean = jnp.sum(weight * (clipped - errors**2)) / jnp.maximum(jnp.sum(weight), 1e-20)
     return jnp.sqrt(jnp.maximum(mean, _LEAST_SCATTER**2))
 
