@@ -3,8 +3,8 @@ r"""Proper subtraction with PSFs that vary over the image: filters that are plan
 With one pair of filters a tile of 256 pixels, a star of 3e5 electrons far from its middle leaves 10
 sigmas. Here the filters of a tile are planes of the place, $q(x, y) = q_0 + u\, q_u + v\, q_v$,
 from the PSFs in the middles of its four sides, u and v from -1/2 to 1/2: three inverse transforms
-instead of one, and an error of second order, 0.7 sigma. The tiles have margins, so that nothing
-wraps around.
+instead of one, and an error of second order, 0.7 sigma (`experiments/subtraction/varying.md`). The
+tiles have margins, so that nothing wraps around.
 """
 
 from collections.abc import Callable
