@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import map_coordinates
 
 from diffdeblend.exposure import Exposure, make_exposure
@@ -168,11 +169,10 @@ def _by_sky(exposure: Exposure, onto: Exposure) -> Alignment:
         yy, xx = np.mgrid[:ny, :nx].astype(float)
         x, y = pixel_positions(exposure.header, *sky_positions(onto.header, xx, yy))
     else:
-        # Against the pixel itself what is left is so smooth that a spline has it exactly.
-        at = np.meshgrid(
-            np.linspace(0, len(rows) - 1, ny), np.linspace(0, len(columns) - 1, nx), indexing="ij"
+        # So smooth that a spline has it to a thousandth of a pixel, up to the border.
+        x, y = (
+            RectBivariateSpline(rows, columns, few)(np.arange(ny), np.arange(nx)) for few in (x, y)
         )
-        x, y = (map_coordinates(v, at, order=3, mode="nearest") for v in (x, y))
     return _overlapping(Alignment(None, x, y), exposure)
 
 

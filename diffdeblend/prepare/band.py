@@ -117,7 +117,7 @@ def prepare_band(
         gain = gain_of_sky(middle, rms, settings.read_noise)
         gain_from = "none" if gain is None else "sky"
     measured = variance is None
-    noise = pixel_variance(residual, sky.rms, gain) if variance is None else variance
+    noise = pixel_variance(residual, sky.rms, gain, smooth=False) if variance is None else variance
     # What is wrong with a given variance is said where the exposure is made.
     sound = noise if measured else np.where(noise > 0, noise, sky.rms**2)
     stars = star_sharpness(residual, sound, hidden)
@@ -134,8 +134,8 @@ def prepare_band(
     residual[holes] = 0
     if settings.interpolate and holes.any():
         residual = fill_masked(residual, holes, fwhm=width)
-    if measured and holes.any():
-        # What was hit has the noise of the light that belongs there.
+    if measured:
+        # Anew: what was hit has the noise of the light that belongs there.
         noise = pixel_variance(residual, sky.rms, gain)
     planes = {"SAT": full, "BAD": dark, "NO_DATA": no_data}
     if found is not None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation
 
 # Steps to the two neighbours of a pair: along x, along y, and both diagonals.
 _PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -51,8 +50,11 @@ def star_sharpness(
     - `residual`: image without its sky; `variance`: of its pixels; `bad`: not to be used.
     - `n_sigma`: least brightness of a peak, in its noise.
     """
-    y, x = np.nonzero(residual > n_sigma * np.sqrt(variance))
     ny, nx = residual.shape
+    # Squares: a root of every pixel takes longer.
+    y, x = np.divmod(
+        np.flatnonzero((residual > 0) & (residual * residual > n_sigma**2 * variance)), nx
+    )
     inside = (y > 1) & (y < ny - 2) & (x > 1) & (x < nx - 2)
     y, x = y[inside], x[inside]
     around = _around(residual, y, x)
@@ -181,8 +183,3 @@ def _excess(
 def _around(values: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The eight neighbours, opposite ones side by side, in the order of the pairs."""
     return np.stack([values[y + s * dy, x + s * dx] for dy, dx in _PAIRS for s in (-1, 1)])
-
-
-def grown(rays: Bool[np.ndarray, "y x"], by: int = 1) -> Bool[np.ndarray, "y x"]:
-    """With the pixels that share a side with one, as often as said."""
-    return binary_dilation(rays, iterations=by) if by else rays

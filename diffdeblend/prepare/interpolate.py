@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation
 
 # Of the window a pixel is filled from.
 _REACH = 3
@@ -55,16 +54,16 @@ def fill_masked(
         return out
     padded = np.pad(out, _REACH)
     known = np.pad(~masked, _REACH)
-    left = np.pad(masked, _REACH)
+    y, x = (places + _REACH for places in np.nonzero(masked))
     for _ in range(layers):
         # Only pixels that touch a known one: farther in, it would be guessed from one side.
-        edge = left & binary_dilation(known)
-        y, x = np.nonzero(edge)
-        if not y.size:
+        edge = known[y - 1, x] | known[y + 1, x] | known[y, x - 1] | known[y, x + 1]
+        if not edge.any():
             break
-        values = _kriged(padded, known, y, x, fwhm, noise)
-        padded[y, x] = values
-        known[y, x], left[y, x] = True, False
+        here = y[edge], x[edge]
+        padded[here] = _kriged(padded, known, *here, fwhm, noise)
+        known[here] = True
+        y, x = y[~edge], x[~edge]
     return padded[_REACH:-_REACH, _REACH:-_REACH]
 
 

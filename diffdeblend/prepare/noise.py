@@ -1,13 +1,10 @@
 """How much noise each pixel has: that of the sky as measured, and the photons of the sources."""
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter1d
 
-# A quarter of the light of a star in its brightest pixel becomes a fifth.
-_SMOOTH = 0.7
+# Weight of each neighbour along x, then along y: a Gaussian of 0.7 pixels, as narrow as does.
+_SIDE = 0.245
 
 
 def gain_of_sky(level: float, rms: float, read_noise: float | None = None) -> float | None:
@@ -33,7 +30,7 @@ def pixel_variance(
     rms: Float[np.ndarray, "y x"],
     gain: float | None,
     *,
-    smooth: Literal[True, False] = True,
+    smooth: bool = True,
 ) -> Float[np.ndarray, "y x"]:
     """Variance of each pixel: of the sky, plus the photons of the sources over the gain.
 
@@ -47,7 +44,17 @@ def pixel_variance(
         return variance
     light = residual
     if smooth:
-        for axis in (1, 0):
-            light = gaussian_filter1d(light, _SMOOTH, axis=axis, truncate=3.0)
+        light = _smoothed(_smoothed(light.T).T)
     variance += np.maximum(light, 0) * np.float32(1 / gain)
     return variance
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Along the first axis, reflected at the ends. Slices: a general filter takes four times."""
+    out = values * values.dtype.type(1 - 2 * _SIDE)
+    side = values * values.dtype.type(_SIDE)
+    out[1:] += side[:-1]
+    out[:-1] += side[1:]
+    out[0] += side[0]
+    out[-1] += side[-1]
+    return out

@@ -12,6 +12,8 @@ from diffdeblend.background.mesh_repair import fill_holes, filter_mesh, spline_m
 # Standard deviation of a Gaussian cut at three of its own: the clipped scatter is that too small.
 _CLIPPED = 0.9865783
 _ROUNDS = 3
+# Pixels from one to the next of those that the first look is taken of.
+_SKIP = 2
 # A box of which less is left takes its values from its neighbours.
 _LEAST = 0.1
 # What slopes across the image: a spline of boxes would make it flat in the outer half-boxes.
@@ -67,7 +69,7 @@ def measure_sky(
     """
     if bad.all():
         raise ValueError("`mask` leaves no pixel of `image` to measure the sky on.")
-    box = tuple(int(np.ceil(n / max(1, round(n / box_size)))) for n in image.shape)
+    box = tuple(int(np.ceil(n / _boxes(n, box_size))) for n in image.shape)
     first = _first_look(image, bad, box)
     slope = _slope(first.mesh, box, image.shape)
     flat = image - slope
@@ -79,16 +81,25 @@ def measure_sky(
         seen = np.zeros_like(bad)
     hidden = seen | bad
     level, rms = _between(flat, hidden, level, rms, box)
+    # Anew from what is left without the sources: the first look was too rough for the border.
+    level_mesh = level + _slope_at_boxes(first.mesh, box)
+    level = filter_mesh((level_mesh - _slope_at_boxes(level_mesh, box))[None], (3, 3))[0]
+    rms = filter_mesh(rms[None], (3, 3))[0]
     if not (rms > 0).all():
         raise ValueError("`image` has a sky without noise: more than half of it has one value.")
     return Sky(
-        level=slope + _at_pixels(level, box, image.shape),
+        level=_slope(level_mesh, box, image.shape) + _at_pixels(level, box, image.shape),
         rms=_at_pixels(rms, box, image.shape),
         sources=seen,
-        level_mesh=level + _slope_at_boxes(first.mesh, box),
+        level_mesh=level + _slope_at_boxes(level_mesh, box),
         rms_mesh=rms,
         box_size=(box[0], box[1]),
     )
+
+
+def _boxes(length: int, box_size: int) -> int:
+    """How many along an axis: at least four, if they keep 48 pixels."""
+    return max(round(length / box_size), min(4, length // 48), 1)
 
 
 @dataclass(frozen=True)
@@ -98,12 +109,10 @@ class _Look:
 
 
 def _first_look(image: np.ndarray, bad: np.ndarray, box: tuple[int, ...]) -> _Look:
-    few, few_bad = image[::2, ::2], bad[::2, ::2]
-    if few_bad.all():
+    few, few_bad, step = image[::_SKIP, ::_SKIP], bad[::_SKIP, ::_SKIP], _SKIP
+    if few_bad.mean() > 0.9:
         few, few_bad, step = image, bad, 1
-    else:
-        step = 2
-    # Boxes of every second pixel: an odd box begins a pixel late at most.
+    # Boxes are a whole number of the pixels looked at, so these begin late by few pixels.
     small = max(1, -(-box[0] // step)), max(1, -(-box[1] // step))
     # Zero is what numbers are where they are not used: NaN would draw a warning.
     found = estimate_background(
@@ -124,22 +133,25 @@ def _padded(mesh: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.pad(mesh, short, mode="edge")
 
 
-def _terms(v: np.ndarray, u: np.ndarray) -> list[np.ndarray]:
-    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-    return [u**i * v**j for i, j in powers]
+def _powers(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Powers of x and y: no more along an axis than its boxes can tell."""
+    along_y, along_x = (min(_DEGREE, n - 1) for n in shape)
+    all_powers = ((i, j) for i in range(along_x + 1) for j in range(along_y + 1))
+    return [(i, j) for i, j in all_powers if i + j <= _DEGREE]
 
 
-def _middles(n: int, box: int, length: int) -> np.ndarray:
-    """Middles of whole boxes, in -1..1 over the image; the spline takes the last for whole too."""
-    return ((np.arange(n) + 0.5) * box - 0.5) / max(length - 1, 1) * 2 - 1
+def _design(shape: tuple[int, ...], box: tuple[int, ...]) -> np.ndarray:
+    v, u = (_middles(n, b) for n, b in zip(shape, box, strict=True))
+    return np.stack([np.outer(v**j, u**i).ravel() for i, j in _powers(shape)], -1)
+
+
+def _middles(n: int, box: int) -> np.ndarray:
+    """Middles of boxes, in -1..1 over all of them."""
+    return ((np.arange(n) + 0.5) * box - 0.5) / max(n * box - 1, 1) * 2 - 1
 
 
 def _coefficients(mesh: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
-    if min(mesh.shape) < _DEGREE + 1:
-        return np.zeros(0)
-    lengths = [n * b for n, b in zip(mesh.shape, box, strict=True)]
-    v, u = (_middles(n, b, m) for n, b, m in zip(mesh.shape, box, lengths, strict=True))
-    design = np.stack([t.ravel() for t in _terms(*np.meshgrid(v, u, indexing="ij"))], -1)
+    design = _design(mesh.shape, box)
     weight = np.ones(mesh.size)
     fit = np.zeros(design.shape[1])
     for _ in range(4):
@@ -152,27 +164,17 @@ def _coefficients(mesh: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
 
 
 def _slope_at_boxes(mesh: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
-    fit = _coefficients(mesh, box)
-    if not fit.size:
-        return np.full(mesh.shape, np.median(mesh))
-    lengths = [n * b for n, b in zip(mesh.shape, box, strict=True)]
-    v, u = (_middles(n, b, m) for n, b, m in zip(mesh.shape, box, lengths, strict=True))
-    terms = _terms(*np.meshgrid(v, u, indexing="ij"))
-    return sum((c * t for c, t in zip(fit, terms, strict=True)), np.zeros(mesh.shape))
+    return (_design(mesh.shape, box) @ _coefficients(mesh, box)).reshape(mesh.shape)
 
 
 def _slope(mesh: np.ndarray, box: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    fit = _coefficients(mesh, box)
-    if not fit.size:
-        return np.full(shape, np.median(mesh), np.float32)
     v, u = (
         np.arange(n) / max(m * b - 1, 1) * 2 - 1
         for n, m, b in zip(shape, mesh.shape, box, strict=True)
     )
-    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     # A product of two small matrices, not a full map per term.
     table = np.zeros((_DEGREE + 1, _DEGREE + 1))
-    for value, (i, j) in zip(fit, powers, strict=True):
+    for value, (i, j) in zip(_coefficients(mesh, box), _powers(mesh.shape), strict=True):
         table[j, i] = value
     along_x = table @ (u[None, :] ** np.arange(_DEGREE + 1)[:, None])
     along_y = v[:, None] ** np.arange(_DEGREE + 1)[None, :]
@@ -244,5 +246,4 @@ def _between(
     if holes.any() and not holes.all():
         level, rms = np.where(holes, np.nan, level), np.where(holes, np.nan, rms)
         level, rms = fill_holes(level[None])[0], fill_holes(rms[None])[0]
-    window = (3, 3)
-    return filter_mesh(level[None], window)[0], filter_mesh(rms[None], window)[0]
+    return level, rms
