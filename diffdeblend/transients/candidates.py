@@ -260,7 +260,10 @@ def _verdicts(place: Place, significance: np.ndarray, chi2: np.ndarray) -> np.nd
         hit |= (found > limit) | (odd & (found > 0.85 * limit))
     # A point's own derivative explains 0.37 of its chi^2 at the steepest place of its side; an
     # ideal dipole is a point to 0.37. In standard deviations halfway, and more than noise away.
-    moved = np.sqrt(np.maximum(place.motion, 0)) > 0.85 * point + 1.0
+    motion = np.sqrt(np.maximum(place.motion, 0))
+    moved = motion > 0.85 * point + 1.0
+    # Either side of a strong dipole is sharper than a point, too.
+    hit &= ~(moved & (motion > np.maximum(place.hit_new, place.hit_reference)))
     return np.select([hit, moved, odd], [COSMIC_RAY, DIPOLE, MISFIT], TRANSIENT)
 
 

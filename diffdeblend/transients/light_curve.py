@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from astropy.table import QTable
 
-
-from diffdeblend.header import flux_unit
 from diffdeblend.measure.points import PointFluxes, point_fluxes
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.transients.candidates import psf_stamps
