@@ -1,7 +1,6 @@
 """A transient and its host, fitted to all epochs at once without a difference image."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from diffdeblend.background import ConstantBackground
 from diffdeblend.components import PointSource, Sersic
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit.arrow import Normal, from_vectors, hold, linear_vector
-from diffdeblend.fit.evaluate import Evaluation, evaluate
+from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.normal_matrix import fixed_terms, with_curvature
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.prior import shape_prior
@@ -174,7 +173,8 @@ def fit_tied(
         full = tie @ reduced
         return from_vectors(full[: n * n_linear].reshape(n, n_linear), full[n * n_linear :], like)
 
-    def at(reduced: Array) -> tuple[Evaluation, Array, Array]:
+    def at(reduced: Array) -> tuple[Array, Array, Array, Array]:
+        """Objective, chi^2 of each epoch, slope and matrix."""
         known = evaluate(unknowns(reduced), scene, problem, fixed, True)
         slope = jnp.concatenate(
             [linear_vector(known.gradient).reshape(-1), known.gradient.flat_shape]
@@ -182,31 +182,33 @@ def fit_tied(
         matrix = _dense(hold(with_curvature(known.normal, known.curvature), free))
         # A held number has the identity's row; it must not pull on what it is tied to.
         matrix = matrix * held * held[:, None]
-        return known, tie.T @ (slope * held), tie.T @ matrix @ tie
+        return known.value, known.chi2, tie.T @ (slope * held), tie.T @ matrix @ tie
 
-    n_flux = 1 + 2 * n
-    is_shape = jnp.arange(n_flux + n_shape) >= n_flux
-    start = jnp.zeros(n_flux + n_shape, data.dtype).at[n_flux:].set(like.flat_shape)
+    n_flux, n_reduced = 1 + 2 * n, 1 + 2 * n + n_shape
+    is_shape = jnp.arange(n_reduced) >= n_flux
+    start = jnp.zeros(n_reduced, data.dtype).at[n_flux:].set(like.flat_shape)
 
+    # One place in the program where all is evaluated: it is what takes long to compile.
     def step(state: tuple, k: Array) -> tuple[tuple, None]:
-        reduced, known, slope, matrix, damping, _ = state
+        best, trial, damping, _ = state
+        new = (trial, *at(trial))
+        better = new[1] <= best[1] + 1e-6 * jnp.abs(new[1])
+        done = better & (best[1] - new[1] < 0.02)
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+        damping = jnp.clip(jnp.where(better, damping / 5, damping * 6), 1e-7, 1e5)
         # The fluxes first, at the shapes of the start.
         extra = jnp.where(is_shape, jnp.where(k == 0, 1e8, damping), damping * 1e-3)
-        move = -_solve(matrix, slope, extra)
+        move = -_solve(best[4], best[3], extra)
         longest = jnp.max(jnp.where(is_shape, jnp.abs(move), 0))
         move = move * jnp.minimum(1, _LONGEST / jnp.maximum(longest, 1e-9))
-        trial = reduced + move
-        new = at(trial)
-        better = new[0].value <= known.value * (1 + 1e-6)
-        keep = partial(jax.tree.map, lambda a, b: jnp.where(better, a, b))
-        done = better & (known.value - new[0].value < 0.02)
-        kept = keep((trial, *new), (reduced, known, slope, matrix))
-        damping = jnp.where(better, damping / 5, damping * 6)
-        return (*kept, jnp.clip(damping, 1e-7, 1e5), done), None
+        return (best, best[0] + move, damping, done), None
 
-    first = (start, *at(start), _like(1e-2, data), jnp.asarray(False))
-    state, _ = jax.lax.scan(step, first, jnp.arange(_STEPS))
-    reduced, known, _, matrix, _, converged = state
+    nowhere = jnp.zeros((n_reduced, n_reduced), data.dtype)
+    best = (start, _like(jnp.inf, data), zero, jnp.zeros_like(start), nowhere)
+    state, _ = jax.lax.scan(
+        step, (best, start, _like(1e-2, data), jnp.asarray(False)), jnp.arange(_STEPS)
+    )
+    (reduced, _, chi2, _, matrix), _, _, converged = state
     variance = jnp.diagonal(_inverse(matrix))
     error = jnp.sqrt(jnp.maximum(variance, 0))
     found = unknowns(reduced)
@@ -214,7 +216,7 @@ def fit_tied(
     return TiedFit(
         reduced[1 : 1 + n] * on,
         jnp.where(on > 0, error[1 : 1 + n], 0),
-        known.chi2 / used,
+        chi2 / used,
         reduced[0],
         error[0],
         found.shape[0][0, 0],
