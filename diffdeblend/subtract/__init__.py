@@ -7,3 +7,13 @@ from diffdeblend.subtract.filters import filters_of_transfers as filters_of_tran
 from diffdeblend.subtract.filters import proper_filters as proper_filters
 from diffdeblend.subtract.filters import shift_plane as shift_plane
 from diffdeblend.subtract.filters import transfer_plane as transfer_plane
+from diffdeblend.subtract.fit import SubtractionFit as SubtractionFit
+from diffdeblend.subtract.fit import fit_subtraction as fit_subtraction
+from diffdeblend.subtract.nodes import NodePSF as NodePSF
+from diffdeblend.subtract.nodes import node_psfs as node_psfs
+from diffdeblend.subtract.nodes import tiling_for as tiling_for
+from diffdeblend.subtract.subtract import subtract as subtract
+from diffdeblend.subtract.tiles import subtract_tiles as subtract_tiles
+from diffdeblend.subtract.tiling import Tiling as Tiling
+from diffdeblend.subtract.tiling import make_tiling as make_tiling
+from diffdeblend.subtract.warp import warp as warp

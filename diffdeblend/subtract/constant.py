@@ -1,5 +1,6 @@
 """Proper subtraction with one pair of PSFs for all of the image."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 from scipy.fft import next_fast_len
@@ -38,90 +39,103 @@ def subtract_constant(
     """
     shape = pair.new.shape
     if border is None:
-        border = max(*psf_new.shape, *psf_reference.shape) // 2 + 8
-    padded = padded_shape(shape, border)
-    settings = psf_new, psf_reference, pair.sigma_new, pair.sigma_reference, pair.beta
-    filters = proper_filters(*settings, padded)
-    size = _filter_size(psf_new, psf_reference)
-    small = (next_fast_len(size + size // 2, real=True),) * 2
-    stamps = proper_filters(*settings, small)
-    moved = shift_plane(pair.dx, pair.dy, padded)
-
-    new_hat = _transform(pair.new, padded)
-    reference_hat = moved * _transform(pair.reference, padded)
-    part_new, part_reference = filters.new * new_hat, filters.reference * reference_hat
-    difference_hat = part_new - part_reference
-    D = _image(difference_hat, padded, shape)
+        border = default_border(psf_new, psf_reference)
+    made = _prepared(pair, psf_new, psf_reference, padded_shape(shape, border))
+    difference_hat = made.part_new - made.part_reference
     # With the rows and columns beyond the border that the slopes at the border need.
-    wide = _image(filters.matched * difference_hat, padded, shape, 1)
-    S = wide[1:-1, 1:-1]
-    variance = _noise_variance(pair, stamps, small, size, moved, padded)
-    variance = variance * mirrored_noise(power_of(filters.psf), padded, shape)
-    lost = _lost(pair, psf_new, psf_reference, stamps, small, size, moved, padded)
-    left = 1 - jnp.minimum(lost, _MOST_LOST)
-    variance = left * jnp.maximum(variance, _LEAST_VARIANCE * filters.score_scale)
+    wide = _image(made.filters.matched * difference_hat, made, 1)
+    variance = _noise_variance(pair, made)
+    variance *= mirrored_noise(power_of(made.filters.psf), made.padded, shape)
+    floor = _LEAST_VARIANCE * made.filters.score_scale
+    systematic = jnp.zeros_like(pair.new)
     if systematics:
-        wide_new = _image(filters.matched * part_new, padded, shape, 1)
-        width = rms_width(psf_reference)
-        variance += systematic_variance(wide_new, wide_new - wide, pair.noise, width)
-    deviation = jnp.sqrt(variance)
-    information = filters.score_scale * left
+        systematic = _systematic(pair, made, psf_reference, wide)
+    lost = _lost(pair, psf_new, psf_reference, made)
+    left = 1 - jnp.minimum(lost, _MOST_LOST)
+    deviation = jnp.sqrt(left * jnp.maximum(variance, floor) + systematic)
+    information = made.filters.score_scale * left
+    S = wide[1:-1, 1:-1]
     return Maps(
-        D=D,
+        D=_image(difference_hat, made),
         S=S,
         S_corr=S / deviation,
         flux=S / information,
         flux_err=deviation / information,
         lost=lost,
-        psf=_unit_sum(centred_stamp(stamps.psf, small, size)),
-        F_D=filters.flux_scale,
-        F_S=filters.score_scale,
+        psf=_psf(made),
+        F_D=made.filters.flux_scale,
+        F_S=made.filters.score_scale,
     )
 
 
-def _filter_size(psf_new: Array, psf_reference: Array) -> int:
-    """The score's filters reach as far as both PSFs, and are odd like them."""
-    return max(*psf_new.shape, *psf_reference.shape)
+def default_border(psf_new: Float[Array, "h w"], psf_reference: Float[Array, "g v"]) -> int:
+    """Pixels that filters of these PSFs reach beyond an image."""
+    return max(*psf_new.shape, *psf_reference.shape) // 2 + 8
+
+
+class _Prepared(eqx.Module):
+    """Filters on the padded plane and on a small one, and what they make of both images."""
+
+    filters: ProperFilters
+    stamps: ProperFilters
+    moved: Complex[Array, "ky kx"]
+    part_new: Complex[Array, "ky kx"]
+    part_reference: Complex[Array, "ky kx"]
+    shape: tuple[int, int] = eqx.field(static=True)
+    padded: tuple[int, int] = eqx.field(static=True)
+    small: tuple[int, int] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+
+
+def _prepared(
+    pair: ImagePair, psf_new: Array, psf_reference: Array, padded: tuple[int, int]
+) -> _Prepared:
+    settings = psf_new, psf_reference, pair.sigma_new, pair.sigma_reference, pair.beta
+    # The score's filters reach as far as both PSFs, and are odd like them.
+    size = max(*psf_new.shape, *psf_reference.shape)
+    side = next_fast_len(size + size // 2, real=True)
+    filters = proper_filters(*settings, padded)
+    moved = shift_plane(pair.dx, pair.dy, padded)
+    return _Prepared(
+        filters=filters,
+        stamps=proper_filters(*settings, (side, side)),
+        moved=moved,
+        part_new=filters.new * _transform(pair.new, padded),
+        part_reference=filters.reference * moved * _transform(pair.reference, padded),
+        shape=(pair.new.shape[0], pair.new.shape[1]),
+        padded=padded,
+        small=(side, side),
+        size=size,
+    )
 
 
 def _transform(image: Float[Array, "y x"], padded: tuple[int, int]) -> Complex[Array, "ky kx"]:
     return jnp.fft.rfft2(pad(image, padded))
 
 
-def _image(
-    plane: Complex[Array, "ky kx"],
-    padded: tuple[int, int],
-    shape: tuple[int, int],
-    margin: int = 0,
-) -> Array:
-    return unpad(jnp.fft.irfft2(plane, s=padded), shape, margin)
+def _image(plane: Complex[Array, "ky kx"], made: _Prepared, margin: int = 0) -> Array:
+    return unpad(jnp.fft.irfft2(plane, s=made.padded), made.shape, margin)
 
 
-def _noise_variance(
-    pair: ImagePair,
-    stamps: ProperFilters,
-    small: tuple[int, int],
-    size: int,
-    moved: Complex[Array, "ky kx"],
-    padded: tuple[int, int],
-) -> Float[Array, "y x"]:
+def _noise_variance(pair: ImagePair, made: _Prepared) -> Float[Array, "y x"]:
     """Variance of the score from the noise of the pixels; both images in one transform back."""
-    squares = squared_stamps(stamps, small, size)
-    new, reference = (transfer_plane(stamp, padded) for stamp in squares)
-    total = new * _transform(pair.variance_new, padded)
-    total += reference * moved * _transform(pair.variance_reference, padded)
-    return _image(total, padded, pair.new.shape)
+    squares = squared_stamps(made.stamps, made.small, made.size)
+    new, reference = (transfer_plane(stamp, made.padded) for stamp in squares)
+    total = new * _transform(pair.variance_new, made.padded)
+    total += reference * made.moved * _transform(pair.variance_reference, made.padded)
+    return _image(total, made)
+
+
+def _systematic(
+    pair: ImagePair, made: _Prepared, psf_reference: Array, score: Float[Array, "Y X"]
+) -> Float[Array, "y x"]:
+    """`score`, with a pixel more on each side, saves the transform of the reference's part."""
+    of_new = _image(made.filters.matched * made.part_new, made, 1)
+    return systematic_variance(of_new, of_new - score, pair.noise, rms_width(psf_reference))
 
 
 def _lost(
-    pair: ImagePair,
-    psf_new: Array,
-    psf_reference: Array,
-    stamps: ProperFilters,
-    small: tuple[int, int],
-    size: int,
-    moved: Complex[Array, "ky kx"],
-    padded: tuple[int, int],
+    pair: ImagePair, psf_new: Array, psf_reference: Array, made: _Prepared
 ) -> Float[Array, "y x"]:
     """Share of F_S that missing pixels take: F_S is the sum of k_n times the PSF, seen from N.
 
@@ -129,24 +143,20 @@ def _lost(
     """
     if pair.missing_new is None or pair.missing_reference is None:
         return jnp.zeros_like(pair.new)
-    shape, dtype = pair.new.shape, pair.new.dtype
     kept = jnp.ones_like(pair.new)
     for missing, score, psf, shift in (
-        (pair.missing_new, stamps.score_new, psf_new, 1.0),
-        (pair.missing_reference, stamps.score_reference, psf_reference, moved),
+        (pair.missing_new, made.stamps.score_new, psf_new, 1.0),
+        (pair.missing_reference, made.stamps.score_reference, psf_reference, made.moved),
     ):
         # Weight of each pixel around a point: correlated with the mask, thus all conjugated.
-        seen = _as_size(psf, size) * centred_stamp(jnp.conj(score), small, size)
-        plane = jnp.conj(transfer_plane(_unit_sum(seen), padded)) * shift
-        share = _image(plane * _transform(missing.astype(dtype), padded), padded, shape)
+        widths = [((made.size - n) // 2,) * 2 for n in psf.shape]
+        seen = jnp.pad(psf, widths) * centred_stamp(jnp.conj(score), made.small, made.size)
+        plane = jnp.conj(transfer_plane(seen / jnp.sum(seen), made.padded)) * shift
+        share = _image(plane * _transform(missing.astype(pair.new.dtype), made.padded), made)
         kept *= 1 - jnp.clip(share, 0, 1)
     return 1 - kept
 
 
-def _as_size(stamp: Array, size: int) -> Array:
-    wide = [(size - n) // 2 for n in stamp.shape]
-    return jnp.pad(stamp, [(w, w) for w in wide])
-
-
-def _unit_sum(stamp: Array) -> Array:
+def _psf(made: _Prepared) -> Float[Array, "size size"]:
+    stamp = centred_stamp(made.stamps.psf, made.small, made.size)
     return stamp / jnp.sum(stamp)

@@ -1,0 +1,57 @@
+"""PSFs of any kind as small images, in the middle or at many places."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffdeblend.detect.peaks import psf_images
+from diffdeblend.psf import AbstractPSF, PixelPSF
+from diffdeblend.psf.basis import PSFBasis
+
+# A PSF that is a formula is drawn on so many pixels.
+_DRAWN = 41
+_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+
+
+def varies(psf: AbstractPSF) -> bool:
+    """Whether the PSF is another one at another place."""
+    return type(psf).at is not AbstractPSF.at and not (
+        isinstance(psf, PSFBasis) and psf.n_basis == 1
+    )
+
+
+def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h w"]:
+    """The PSF in the middle of an image of `shape`: unit sum, odd sides."""
+    if isinstance(psf, PixelPSF):
+        return psf.image
+    middle = psf.at(jnp.asarray((shape[1] - 1) / 2), jnp.asarray((shape[0] - 1) / 2))
+    if isinstance(middle, PixelPSF):
+        return middle.image
+    drawn = jnp.asarray(psf_images(middle, _DRAWN))
+    return drawn / drawn.sum(axis=(1, 2), keepdims=True)
+
+
+def psf_stamps(
+    psf: AbstractPSF, band: int, x: np.ndarray, y: np.ndarray, dtype
+) -> Float[Array, "place h w"]:
+    """The PSF of one band at places of an image, in pixels."""
+    if isinstance(psf, PSFBasis):
+        at = psf.images_at(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+        return at[:, band].astype(dtype)
+    if isinstance(psf, PixelPSF) or not varies(psf):
+        one = psf_stamp(psf, (1, 1))[band].astype(dtype)
+        return jnp.broadcast_to(one, (len(x), *one.shape))
+    one = [
+        psf_images(psf.at(jnp.asarray(u), jnp.asarray(v)), _DRAWN)[band]
+        for u, v in zip(x, y, strict=True)
+    ]
+    stamps = jnp.asarray(np.stack(one), dtype)
+    return stamps / stamps.sum(axis=(1, 2), keepdims=True)
+
+
+def width_of(stamp: Float[Array, "h w"] | np.ndarray) -> float:
+    """FWHM of the Gaussian with the noise-equivalent area of a PSF, in pixels."""
+    values = np.asarray(jax.device_get(stamp), float)
+    area = values.sum() ** 2 / (values**2).sum()
+    return float(_FWHM_PER_SIGMA * np.sqrt(area / (4 * np.pi)))
