@@ -1,6 +1,7 @@
 """What changes between epochs: candidates, their verdicts, light curves."""
 
 from diffdeblend.transients.candidates import find_candidates as find_candidates
+from diffdeblend.transients.candidates import judged_significance as judged_significance
 from diffdeblend.transients.candidates import peak_map as peak_map
 from diffdeblend.transients.forced_epochs import TiedFit as TiedFit
 from diffdeblend.transients.forced_epochs import fit_tied as fit_tied

