@@ -9,7 +9,14 @@ from scipy.ndimage import maximum_filter
 from diffdeblend import make_exposure
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.subtract.filters import centred_stamp, proper_filters
-from diffdeblend.transients import Pair, find_candidates, judge_places, peak_map, templates
+from diffdeblend.transients import (
+    Pair,
+    find_candidates,
+    judge_places,
+    judged_significance,
+    peak_map,
+    templates,
+)
 
 SHAPE = (150, 210)
 BETA, SIGMA_NEW, SIGMA_REFERENCE = 0.8, 6.0, 4.0
@@ -109,6 +116,19 @@ def test_everything_is_found_and_called_by_its_name(scene):
             assert row["chi2"] == pytest.approx(1, abs=0.7)
     assert claimed.all()
     assert (np.diff(np.abs(found["significance"])) <= 0).all()
+
+
+def test_what_is_no_transient_is_taken_from_the_significance(scene):
+    truth, difference, new, reference = scene
+    found = find_candidates(difference, new, reference)
+    judged = judged_significance(difference, found)[0]
+    before = np.asarray(difference.S_corr[0])
+    for verdict, x, y, _ in truth:
+        near = slice(round(y) - 2, round(y) + 3), slice(round(x) - 2, round(x) + 3)
+        if verdict == "transient":
+            np.testing.assert_array_equal(judged[near], before[near])
+        else:
+            assert np.abs(judged[near]).max() < 5
 
 
 def test_without_noise_fluxes_and_places_are_exact():

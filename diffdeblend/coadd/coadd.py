@@ -254,7 +254,8 @@ def _opener(epochs: Any) -> tuple[Callable[[], Iterator[Exposure]], bool]:
     if isinstance(epochs, Exposure):
         raise ValueError("`epochs` must be several exposures, as a list; got one exposure.")
     if callable(epochs):
-        return lambda: iter(epochs()), True
+        start: Any = epochs
+        return lambda: iter(start()), True
     if not isinstance(epochs, Iterable):
         raise ValueError(f"`epochs` must be exposures, as a list; got {type(epochs).__name__}.")
     return lambda: iter(epochs), not isinstance(epochs, Iterator)

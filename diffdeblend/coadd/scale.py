@@ -1,6 +1,7 @@
 """How bright the sky's light is in one epoch relative to another."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -53,7 +54,9 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
         far above the noise.
     """
     reach = [max(first.psf.shape[k], other.psf.shape[k]) for k in (0, 1)]
-    size = [next_fast_len(n + r, real=True) for n, r in zip(first.image.shape, reach, strict=True)]
+    size: Any = [
+        next_fast_len(n + r, real=True) for n, r in zip(first.image.shape, reach, strict=True)
+    ]
     ny, nx = first.image.shape
     ky, kx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])
     moved = np.exp(-2j * np.pi * (kx * dx + ky * dy))
@@ -61,7 +64,8 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
     a2, b2 = (_transfer(light.psf**2, size) for light in (first, other))
 
     def seen(values: np.ndarray, through: np.ndarray) -> np.ndarray:
-        return irfft2(rfft2(values, size) * through, size)[:ny, :nx]
+        whole: Any = irfft2(rfft2(values, size) * through, size)
+        return whole[:ny, :nx]
 
     # The first is moved onto the other.
     left, right = seen(first.image, b * moved), seen(other.image, a)
@@ -95,7 +99,7 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
     return ratio
 
 
-def _transfer(psf: np.ndarray, size: list[int]) -> np.ndarray:
+def _transfer(psf: np.ndarray, size: list[int]) -> Any:
     placed = np.zeros(size)
     placed[: psf.shape[0], : psf.shape[1]] = psf
     return rfft2(np.roll(placed, (-(psf.shape[0] // 2), -(psf.shape[1] // 2)), (0, 1)))

@@ -62,11 +62,12 @@ def make_plane(shape: tuple[int, int], stamp: tuple[int, int]) -> Plane:
 
     Half a stamp is mirrored on all sides, so that noise does not end at the edge.
     """
-    margin = [min(size // 2, n) for size, n in zip(stamp, shape, strict=True)]
+    margin_y, margin_x = (min(size // 2, n) for size, n in zip(stamp, shape, strict=True))
     rows, columns = (
-        next_fast_len(n + 3 * m + 1, real=True) for n, m in zip(shape, margin, strict=True)
+        int(next_fast_len(n + 3 * m + 1, real=True) or 0)
+        for n, m in zip(shape, (margin_y, margin_x), strict=True)
     )
-    return Plane(*shape, *margin, rows, columns)
+    return Plane(shape[0], shape[1], margin_y, margin_x, rows, columns)
 
 
 class Sums(eqx.Module):

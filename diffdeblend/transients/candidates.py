@@ -8,6 +8,7 @@ import numpy as np
 from astropy.table import QTable
 from jaxtyping import Array, Bool, Float
 from scipy.ndimage import uniform_filter
+from scipy.spatial import KDTree
 
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
@@ -110,6 +111,34 @@ def find_candidates(
     return _table(found, difference, reference)
 
 
+def judged_significance(
+    difference: Difference, candidates: QTable, *, threshold: float = 5.0, reach: float = 12.0
+) -> Float[np.ndarray, "band y x"]:
+    """S_corr with 0 where it is above `threshold` because of what is no transient. Host side.
+
+    A pixel belongs to the nearest candidate within `reach` pixels.
+    """
+    judged = np.array(difference.S_corr)
+    x, y = np.asarray(candidates["x"], float), np.asarray(candidates["y"], float)
+    names = difference.exposure.header.bands
+    of = (
+        np.asarray(candidates["band"])
+        if "band" in candidates.colnames
+        else np.full(x.size, names[0])
+    )
+    kept = np.asarray(candidates["verdict"]) == TRANSIENT
+    for band, name in enumerate(names):
+        mine = of == name
+        if not mine.any():
+            continue
+        rows, columns = np.nonzero(np.abs(judged[band]) > threshold)
+        tree = KDTree(np.stack([x[mine], y[mine]], axis=1))
+        distance, nearest = tree.query(np.stack([columns, rows], axis=1))
+        known = np.append(kept[mine], True)[np.where(distance <= reach, nearest, mine.sum())]
+        judged[band, rows[~known], columns[~known]] = 0
+    return judged
+
+
 @jax.jit
 def _largest(values: Float[Array, "band y x"], window: Array) -> Array:
     size = window.shape[0]
@@ -180,7 +209,7 @@ def pair_at(
             for v in (_noise(new, band), _noise(reference, band), float(difference.beta[band]))
         ]
     dtype = difference.S.dtype
-    return Pair(*(jnp.asarray(v, dtype) for v in (*stamps, *numbers, dx, dy)))
+    return Pair._make(jnp.asarray(v, dtype) for v in (*stamps, *numbers, dx, dy))
 
 
 def _noise(exposure: Exposure, band: int) -> float:
@@ -199,7 +228,7 @@ def _measured(
     band: int,
     columns: np.ndarray,
     rows: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The columns of one band's candidates."""
     n = len(columns)
     significance = np.asarray(difference.S_corr[band])[rows, columns]
@@ -260,13 +289,14 @@ def _verdicts(place: Place, significance: np.ndarray, chi2: np.ndarray) -> np.nd
         hit |= (found > limit) | (odd & (found > 0.85 * limit))
     # A point's own derivative explains 0.37 of its chi^2 at the steepest place of its side; an
     # ideal dipole is a point to 0.37. In standard deviations halfway, and more than noise away.
-    moved = np.sqrt(np.maximum(place.motion, 0)) > 0.85 * point + 1.0
+    motion = np.sqrt(np.maximum(place.motion, 0))
+    moved = motion > 0.85 * point + 1.0
+    # Either side of a strong dipole is sharper than a point, too.
+    hit &= ~(moved & (motion > np.maximum(place.hit_new, place.hit_reference)))
     return np.select([hit, moved, odd], [COSMIC_RAY, DIPOLE, MISFIT], TRANSIENT)
 
 
-def _table(
-    found: list[dict[str, np.ndarray]], difference: Difference, reference: Exposure
-) -> QTable:
+def _table(found: list[dict[str, Any]], difference: Difference, reference: Exposure) -> QTable:
     header = difference.exposure.header
     table = QTable()
     unit = flux_unit(reference.header)
@@ -283,5 +313,6 @@ def _table(
         counts = [len(part["x"]) for part in found]
         table["band"] = np.repeat(np.array(header.bands), counts)
     for name in table.colnames:
-        table[name].info.description = _DESCRIPTIONS[name]
+        made: Any = table[name]
+        made.info.description = _DESCRIPTIONS[name]
     return table

@@ -1,6 +1,6 @@
 """Point, hit or motion: what explains best what stands on a place of a proper difference."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +32,19 @@ class Place(NamedTuple):
     - `n_hits`: hits that were taken away.
     """
 
-    x: Float[Array, ""]
-    y: Float[Array, ""]
-    point: Float[Array, ""]
-    curvature_x: Float[Array, ""]
-    curvature_y: Float[Array, ""]
-    hit_new: Float[Array, ""]
-    hit_reference: Float[Array, ""]
-    hit_limit_new: Float[Array, ""]
-    hit_limit_reference: Float[Array, ""]
-    motion: Float[Array, ""]
-    left: Float[Array, ""]
-    chi2: Float[Array, ""]
-    n_hits: Array
+    x: Any
+    y: Any
+    point: Any
+    curvature_x: Any
+    curvature_y: Any
+    hit_new: Any
+    hit_reference: Any
+    hit_limit_new: Any
+    hit_limit_reference: Any
+    motion: Any
+    left: Any
+    chi2: Any
+    n_hits: Any
 
 
 def judge_place(stamp: Float[Array, "size size"], made: Templates) -> Place:
@@ -128,8 +128,10 @@ def judge_place(stamp: Float[Array, "size size"], made: Templates) -> Place:
         peak,
         bend_x,
         bend_y,
-        *(around(h, 2) for h in responses),
-        *(_limit(strength, r) for r in ratios),
+        around(responses[0], 2),
+        around(responses[1], 2),
+        _limit(strength, ratios[0]),
+        _limit(strength, ratios[1]),
         around(motion, 3),
         around(cleaned[0] * jnp.sign(peak), 1),
         chi2,
@@ -187,8 +189,8 @@ def judge_places(stamps: Float[Array, "place size size"], pair: Pair) -> tuple[P
 
     `pair`: fields with a leading axis `place`, or without one where they are the same for all.
     """
-    ranks = Pair(2, 2, 0, 0, 0, 0, 0)
-    axes = Pair(*(None if jnp.ndim(v) == r else 0 for v, r in zip(pair, ranks, strict=True)))
+    ranks = (2, 2, 0, 0, 0, 0, 0)
+    axes = Pair._make(None if jnp.ndim(v) == r else 0 for v, r in zip(pair, ranks, strict=True))
     if all(axis is None for axis in axes):
         made = templates(pair)
         norm = jnp.broadcast_to(made.norm, stamps.shape[:1])

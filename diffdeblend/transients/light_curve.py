@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from astropy.table import QTable
 
-
-from diffdeblend.header import flux_unit
 from diffdeblend.measure.points import PointFluxes, point_fluxes
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.transients.candidates import psf_stamps
@@ -88,7 +86,8 @@ def light_curve(
     for column in parts[0]:
         values: Any = np.concatenate([part[column] for part in parts])
         table[column] = values * unit if unit is not None and "flux" in column else values
-        table[column].info.description = _DESCRIPTIONS[column]
+        made: Any = table[column]
+        made.info.description = _DESCRIPTIONS[column]
     return table
 
 
@@ -142,7 +141,7 @@ def mean_position(
         distance = np.where(np.asarray(table["verdict"]) == "transient", distance, np.inf)
         if distance.size and distance.min() <= radius:
             k = int(distance.argmin())
-            rows.append([float(table[name][k]) for name in ("x", "y", "x_err", "y_err")])
+            rows.append([np.asarray(table[name])[k] for name in ("x", "y", "x_err", "y_err")])
     if not rows:
         raise ValueError(
             f"`detections` have no transient within {radius:g} pixels of ({x:g}, {y:g})."

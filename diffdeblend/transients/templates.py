@@ -1,6 +1,6 @@
 """How a point, a hit and a moved point look in a proper difference."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,13 +21,13 @@ class Pair(NamedTuple):
     - `dx`, `dy`: position in the new image minus position in the reference, in pixels.
     """
 
-    psf_new: Float[Array, "h w"]
-    psf_reference: Float[Array, "h w"]
-    sigma_new: Float[Array, ""]
-    sigma_reference: Float[Array, ""]
-    beta: Float[Array, ""]
-    dx: Float[Array, ""]
-    dy: Float[Array, ""]
+    psf_new: Any
+    psf_reference: Any
+    sigma_new: Any
+    sigma_reference: Any
+    beta: Any
+    dx: Any
+    dy: Any
 
 
 class Templates(NamedTuple):
@@ -66,8 +66,8 @@ def templates(pair: Pair) -> Templates:
         shape,
     )
     # The pixels of the reference were moved onto those of the new image, by a fraction of one.
-    fraction = [d - jnp.round(d) for d in (pair.dx, pair.dy)]
-    hit_reference = -filters.reference * shift_plane(*fraction, shape)
+    fraction_x, fraction_y = (d - jnp.round(d) for d in (pair.dx, pair.dy))
+    hit_reference = -filters.reference * shift_plane(fraction_x, fraction_y, shape)
     ky = jnp.asarray(2 * np.pi * np.fft.fftfreq(PLANE), pair.beta.dtype)[:, None]
     kx = jnp.asarray(2 * np.pi * np.fft.rfftfreq(PLANE), pair.beta.dtype)
     # Nyquist has no derivative that is real.
@@ -83,7 +83,8 @@ def templates(pair: Pair) -> Templates:
         )
     ]
     overlap = product(parts[3][0], parts[4][0])
-    return Templates(*(p[0] for p in parts), filters.flux_scale * parts[0][1], overlap)
+    planes = [plane for plane, _ in parts]
+    return Templates._make([*planes, filters.flux_scale * parts[0][1], overlap])
 
 
 def _unit(plane: Array) -> tuple[Array, Array]:
