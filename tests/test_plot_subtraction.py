@@ -107,7 +107,7 @@ def test_stamps_of_candidates_at_the_border_too(found, candidates):
     page = plot_candidates(difference, exposure(rng, 2), exposure(rng, 2), candidates, size=15)
     titles = [axes.get_title() for axes in page.axes]
     assert titles == ["New", "Reference", "transient +9.0", "New", "Reference", "cosmic ray -6.0"]
-    assert page.axes[5].images[0].get_array().shape == (9, 12)
+    assert page.axes[5].images[0].get_array().shape == (8, 12)
     with pytest.raises(ValueError, match="none to show"):
         plot_candidates(difference, exposure(rng, 2), exposure(rng, 2), candidates[:0])
 

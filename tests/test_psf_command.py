@@ -68,13 +68,13 @@ def test_the_psf_of_the_stars_is_written(determined):
 
 def test_components_of_star_images_come_by_share_of_power(image, tmp_path):
     counts = []
-    for share in ("0.3", "0.02"):
+    for share in ("0.5", "0.02"):
         arguments = ["--method", "basis", "--inf-loss", share, "--degree", "0", "--reserve", "0"]
         assert main(["psf", image, *arguments, "-o", str(tmp_path), "--quiet"]) == 0
         psf = read_varying_psf(tmp_path / "psf.fits")
         counts.append(psf.n_basis)
         assert float(psf.images_at(50.0, 40.0).sum()) == pytest.approx(1, abs=1e-5)
-    assert counts[0] == 1 < counts[1]
+    assert 1 <= counts[0] < counts[1]
 
 
 def test_a_basis_comes_back_as_it_was(tmp_path):
