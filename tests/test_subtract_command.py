@@ -173,7 +173,11 @@ def test_images_that_do_not_fit(files, tmp_path, capsys):
     with fits.open(files[0]) as hdus:
         fits.PrimaryHDU(hdus[0].data[:-10]).writeto(small)
     (tmp_path / "text.fits").write_text("not FITS")
-    for new, words in ((small, "Align them"), (tmp_path / "text.fits", "text.fits"), ("no.fits", "no")):
+    for new, words in (
+        (small, "Align them"),
+        (tmp_path / "text.fits", "text.fits"),
+        ("no.fits", "no"),
+    ):
         arguments = [str(new), files[1], *files[2], "-o", str(tmp_path / "out"), "--quiet"]
         assert main(["subtract", *arguments]) == 2
         said = capsys.readouterr().err.strip()

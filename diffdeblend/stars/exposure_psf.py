@@ -72,6 +72,19 @@ def exposure_psf(
     return joined_bases([star.psf for star in found]), found
 
 
+def filled_up(psf: PSFBasis, multiple: int = 8) -> PSFBasis:
+    """The same PSF with images of zeros behind its own, up to a multiple of a number.
+
+    What is compiled for it then serves others of a similar number of images.
+    """
+    missing = -psf.n_basis % multiple
+    if not missing:
+        return psf
+    images = np.pad(np.asarray(psf.images), ((0, 0), (0, missing), (0, 0), (0, 0)))
+    coefficients = np.pad(np.asarray(psf.coefficients), ((0, 0), (0, missing), (0, 0)))
+    return PSFBasis(images, coefficients, psf.shape, psf.degree)
+
+
 def joined_bases(bases: "list[PSFBasis] | tuple[PSFBasis, ...]") -> PSFBasis:
     """Bases of one band each as one of all bands; the smaller ones are filled up with zeros.
 

@@ -86,11 +86,11 @@ def find_transients(
     - `beta`, `shift`, `background`: "fit" to measure them, or what they are: the flux of a star in
         the new image over that in the reference, the position in the new one minus that in the
         reference (dx, dy), the background of the new one less beta times that of the reference.
-    - `shift_degree`, `registration_noise`, `varying`, `tile`: as in `diffdeblend.subtract.subtract`.
+    - `shift_degree`, `registration_noise`, `varying`, `tile`: as in `subtract`.
     - `threshold`: least |S_corr| of a candidate.
-    - `new_settings`, `reference_settings`, and any others: settings of `diffdeblend.prepare.prepare`
-        for one of the images, and for both: `mask`, `variance`, `gain`, `read_noise`, `saturation`,
-        `box_size`, `cosmic_rays`.
+    - `new_settings`, `reference_settings`, and any others: settings of `prepare` for one of the
+        images, and for both: `mask`, `variance`, `gain`, `read_noise`, `saturation`, `box_size`,
+        `cosmic_rays`.
     - `report`: called with the name of each stage as it begins.
 
     **Raises:** `ValueError` that names the argument, for images that cannot be read, differ in
@@ -101,7 +101,9 @@ def find_transients(
     """
     for group in (settings, new_settings or {}, reference_settings or {}):
         if unknown := set(group) - set(_PREPARATION):
-            raise ValueError(f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}.")
+            raise ValueError(
+                f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}."
+            )
     psf_new, psf_reference = psf if isinstance(psf, tuple) else (psf, psf)
     say = report or _nobody
     say("new")
@@ -132,9 +134,7 @@ def find_transients(
         **numbers,
     )
     say("judge")
-    candidates = find_candidates(
-        difference, first.exposure, second.exposure, threshold=threshold
-    )
+    candidates = find_candidates(difference, first.exposure, second.exposure, threshold=threshold)
     return Transients(difference, candidates, first, second)
 
 
