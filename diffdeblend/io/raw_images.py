@@ -56,7 +56,8 @@ def read_raw(path: str | os.PathLike) -> RawImage:
             if len(images) == 1:
                 images[0].data  # noqa: B018 - read while the file is open
                 return RawImage(images[0], images[0].header, False)
-            cards = opened[0].header.copy()  # type: ignore[attr-defined]
+            first: Any = opened[0]
+            cards = first.header.copy()
     # Damaged bytes end in almost any exception inside astropy: all mean an unreadable file.
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as FITS: {error}") from error

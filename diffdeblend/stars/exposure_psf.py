@@ -1,6 +1,7 @@
 """The PSF of an exposure in all of its bands, by the name of a method."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def _band_psf(exposure: Exposure, band: int, how: StarMethod) -> StarPSF:
     pixels = np.asarray(exposure.image[band], np.float32)
     variance = np.asarray(exposure.variance[band], np.float32)
     masked = ~np.asarray(exposure.good[band])
-    own = {} if how.method == "basis" else {"n_basis": how.n_basis}
+    own: dict[str, Any] = {} if how.method == "basis" else {"n_basis": how.n_basis}
     if how.method != "basis" and how.inf_loss is not None:
         own["inf_loss"] = how.inf_loss
     found = determine_psf(

@@ -1,4 +1,4 @@
-"""One epoch made ready: without sky, with noise and flaws, on its place, with the PSF of its stars."""
+"""One epoch made ready: without sky, with noise and flaws, in place, with its stars' PSF."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from diffdeblend.psf import AbstractPSF
 from diffdeblend.stars.exposure_psf import StarMethod
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.subtract.fit import SubtractionFit, background_left, fit_subtraction
+from diffdeblend.subtract.fit_steps import Registration
 from diffdeblend.subtract.inputs import band_pair, check_pair
 from diffdeblend.subtract.subtract import Varying, subtract
 from diffdeblend.transients.candidates import find_candidates
@@ -42,7 +44,8 @@ class Transients:
     @property
     def transients(self) -> QTable:
         """The candidates that a point explains best."""
-        return self.candidates[np.asarray(self.candidates["verdict"]) == "transient"]
+        found: Any = self.candidates[np.asarray(self.candidates["verdict"]) == "transient"]
+        return found
 
     def __repr__(self) -> str:
         beta = np.array2string(np.asarray(self.difference.beta), precision=4)
@@ -172,7 +175,12 @@ def registered(
         fit = eqx.tree_at(lambda f: (f.shift_x, f.shift_y), fit, tuple(moved))
     level = [background] * new.n_bands
     if asked[2]:
-        level = [background_left(pair, float(b)) for pair, b in zip(pairs, fit.beta, strict=True)]
+        # Of what is taken for true, not of what the fit alone would have it.
+        states = [
+            Registration(*(v[band] for v in (fit.beta, fit.shift_x, fit.shift_y)), *scatter)
+            for band, scatter in enumerate(zip(fit.residual, fit.residual_beta, strict=True))
+        ]
+        level = [background_left(pair, state) for pair, state in zip(pairs, states, strict=True)]
     return eqx.tree_at(lambda f: f.gamma, fit, jnp.asarray(level, fit.gamma.dtype)), {}
 
 
@@ -185,7 +193,7 @@ def _pair(shift: Any) -> tuple[float, float]:
 
 
 def _check_ratio(beta: Any) -> None:
-    if not (np.isscalar(beta) and np.isfinite(beta) and beta > 0):
+    if not (isinstance(beta, Real) and 0 < float(beta) < np.inf):
         raise ValueError(f'`beta` must be "fit" or a positive number; got {beta!r}.')
 
 
