@@ -177,8 +177,14 @@ def registered(
     if asked[2]:
         # Of what is taken for true, not of what the fit alone would have it.
         states = [
-            Registration(*(v[band] for v in (fit.beta, fit.shift_x, fit.shift_y)), *scatter)
-            for band, scatter in enumerate(zip(fit.residual, fit.residual_beta, strict=True))
+            Registration(
+                beta=fit.beta[band],
+                x=fit.shift_x[band],
+                y=fit.shift_y[band],
+                scatter_beta=fit.residual_beta[band],
+                scatter_position=fit.residual[band],
+            )
+            for band in range(new.n_bands)
         ]
         level = [background_left(pair, state) for pair, state in zip(pairs, states, strict=True)]
     return eqx.tree_at(lambda f: f.gamma, fit, jnp.asarray(level, fit.gamma.dtype)), {}
