@@ -15,7 +15,7 @@ GAIN = 2.0
 
 @dataclass(frozen=True)
 class Pair:
-    """Images in the unit of a camera; `x`, `y`, `flux` of stars in the reference; and what is new."""
+    """Images as of a camera; `x`, `y`, `flux` of stars in the reference; what is new."""
 
     new: np.ndarray
     reference: np.ndarray

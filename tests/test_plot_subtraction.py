@@ -97,7 +97,9 @@ def test_what_is_unknown_is_left_out(found):
 def test_borders_are_left_out_but_not_all_of_a_small_image(found):
     difference, _ = found
     edge = difference.S_corr.at[:, :4].set(50.0).at[:, :, -4:].set(50.0)
-    spoilt = Difference(difference.exposure, difference.S, edge, *list(vars(difference).values())[3:])
+    spoilt = Difference(
+        difference.exposure, difference.S, edge, *list(vars(difference).values())[3:]
+    )
     assert difference_statistics(spoilt)["fraction_beyond_5_sigma"] == 0
     assert difference_statistics(spoilt, border=0)["fraction_beyond_5_sigma"] > 0.1
 

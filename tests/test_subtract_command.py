@@ -8,10 +8,12 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.wcs import WCS
 from quick import hasty
-from star_pair import SIGMAS, gaussian_stamp, star_pair, write_image
+from star_pair import GAIN, SIGMAS, SKIES, gaussian_stamp, star_pair, write_image
 
+from diffdeblend import make_exposure
 from diffdeblend.cli import main
 from diffdeblend.io import read_varying_psf
+from diffdeblend.transients.find_transients import registered
 
 FILES = {"difference.fits", "scorr.fits", "psf.fits", "candidates.ecsv", "figure.png"}
 
@@ -173,7 +175,11 @@ def test_images_that_do_not_fit(files, tmp_path, capsys):
     with fits.open(files[0]) as hdus:
         fits.PrimaryHDU(hdus[0].data[:-10]).writeto(small)
     (tmp_path / "text.fits").write_text("not FITS")
-    for new, words in ((small, "Align them"), (tmp_path / "text.fits", "text.fits"), ("no.fits", "no")):
+    for new, words in (
+        (small, "Align them"),
+        (tmp_path / "text.fits", "text.fits"),
+        ("no.fits", "no"),
+    ):
         arguments = [str(new), files[1], *files[2], "-o", str(tmp_path / "out"), "--quiet"]
         assert main(["subtract", *arguments]) == 2
         said = capsys.readouterr().err.strip()
@@ -209,3 +215,20 @@ def test_everything_from_the_stars(tmp_path):
         assert away.min() < 0.5
         assert table["verdict"][away.argmin()] == "transient"
         assert np.sum(table["verdict"] == "transient") <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{"beta": 0.8}, {"shift": (0.2, -0.15)}, {"background": 0.0}])
+def test_what_is_not_given_is_fitted(pair, given):
+    new, reference = (
+        make_exposure(image - sky, np.maximum(image, sky) / GAIN, gaussian_stamp(sigma), gain=GAIN)
+        for image, sky, sigma in zip((pair.new, pair.reference), SKIES, SIGMAS, strict=True)
+    )
+    fit, numbers = registered(new, reference, shift_degree=0, **given)
+    assert numbers == {}
+    assert float(fit.beta[0]) == pytest.approx(0.8, abs=0.015)
+    assert float(fit.dx_at(20.0, 30.0)[0]) == pytest.approx(0.2, abs=0.02)
+    assert float(fit.dy_at(20.0, 30.0)[0]) == pytest.approx(-0.15, abs=0.02)
+    assert abs(float(fit.gamma[0])) < 0.5
+    if "background" in given:
+        assert float(fit.gamma[0]) == 0
