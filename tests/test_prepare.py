@@ -211,7 +211,7 @@ def test_odd_and_long_images(shape):
         ({"saturation": "high"}, "`saturation` must be one positive number"),
         ({"box_size": 3}, "`box_size` must be"),
         ({"grow_saturated": -1}, "`grow_saturated` must be"),
-        ({"psf": "airy"}, "`psf` must be one of"),
+        ({"psf": "airy"}, '`psf` must be "auto"'),
         ({"variance": np.zeros((NY, NX))}, "`variance` must be positive"),
         ({"variance": np.ones((3, 3))}, "`variance` needs the shape"),
         ({"variance": "guess"}, "`variance` must be an array"),

@@ -1,9 +1,10 @@
 """From a raw image to an exposure that can be subtracted, added up or fitted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsFloat
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -12,9 +13,9 @@ from diffdeblend.header import EXCLUDED_PLANES, STANDARD_PLANES
 from diffdeblend.planes import mask_bits, with_plane
 from diffdeblend.prepare.band import BandSettings, Preparation, prepare_band
 from diffdeblend.prepare.source import Source, as_source
-from diffdeblend.prepare.star_psf import METHODS, psf_of_bands
 from diffdeblend.psf import AbstractPSF, GaussianPSF
-from diffdeblend.stars import StarPSF
+from diffdeblend.stars.determine import StarPSF
+from diffdeblend.stars.exposure_psf import StarMethod, exposure_psf
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,8 +46,7 @@ def prepare(
     gain: SupportsFloat | None = None,
     read_noise: SupportsFloat | None = None,
     saturation: SupportsFloat | Literal["auto"] | None = "auto",
-    psf: AbstractPSF | np.ndarray | str | None = "auto",
-    psf_settings: Mapping[str, Any] | None = None,
+    psf: StarMethod | AbstractPSF | np.ndarray | Literal["auto"] | None = "auto",
     box_size: int | None = 128,
     cosmic_rays: Any = "auto",
     interpolate: bool = True,
@@ -73,10 +73,9 @@ def prepare(
     - `read_noise`: electrons; default from the header.
     - `saturation`: in the unit of the raw image; "auto": from the header, or the value at which the
         image looks clipped; None: nothing is saturated.
-    - `psf`: "basis": from the image's stars, varying over it; "moffat" or "gaussian": the same with
-        fewer freedoms; "auto": that of an `Exposure`, else "basis"; None: that of an `Exposure`,
-        else a round Gaussian as wide as the stars, for first looks; or a PSF, or its image.
-    - `psf_settings`: more for `diffdeblend.stars.determine_psf`, such as `degree` or `seed`.
+    - `psf`: "auto": that of an `Exposure`, else from the image's stars; a `StarMethod`: how it is
+        taken from them; None: that of an `Exposure`, else a round Gaussian as wide as the stars,
+        for first looks; or a PSF, or its image.
     - `box_size`: of the sky's boxes, about so many pixels; None: there is no sky to take off, only
         its noise is measured.
     - `cosmic_rays`: "auto": find them where enough stars say how sharp one is, or `fwhm` does;
@@ -103,9 +102,9 @@ def prepare(
         raise ValueError(
             f"`grow_saturated` must be an integer of at least 0; got {grow_saturated!r}."
         )
-    if isinstance(psf, str) and psf not in ("auto", *METHODS):
+    if isinstance(psf, str) and psf != "auto":
         raise ValueError(
-            f"`psf` must be one of {('auto', *METHODS)}, a PSF or its image, or None; got {psf!r}."
+            f'`psf` must be "auto", a StarMethod, a PSF or its image, or None; got {psf!r}.'
         )
     planes, bits = _flaws(given, mask)
     noise = _variance(given, variance)
@@ -137,19 +136,11 @@ def prepare(
             planes, bit = with_plane(planes, name)
             bits[band][flagged] |= np.uint32(1 << bit)
         found.append(one)
-    stars: tuple[StarPSF, ...] | None = None
     seen: Any = psf
-    if psf is None or (isinstance(psf, str) and psf == "auto" and given.psf is not None):
-        seen = given.psf
-    if isinstance(seen, str):
-        seen, stars = psf_of_bands(
-            [one.image for one in found],
-            [one.variance for one in found],
-            [one.holes for one in found],
-            "basis" if seen == "auto" else seen,
-            psf_settings,
-        )
-    elif seen is None:
+    if psf is None or isinstance(psf, str):
+        seen = given.psf if given.psf is not None or psf is None else StarMethod()
+    method = seen if isinstance(seen, StarMethod) else None
+    if seen is None or method is not None:
         seen = GaussianPSF(np.asarray([one.record.fwhm for one in found], np.float32))
     exposure = make_exposure(
         np.stack([one.image for one in found]),
@@ -167,6 +158,10 @@ def prepare(
         exposure_time=given.exposure_time,
         date=given.date,
     )
+    stars: tuple[StarPSF, ...] | None = None
+    if method is not None:
+        known_psf, stars = exposure_psf(exposure, method)
+        exposure = eqx.tree_at(lambda e: e.psf, exposure, known_psf)
     return Prepared(
         exposure,
         np.stack([one.level for one in found]),
