@@ -72,6 +72,17 @@ def diverging() -> Any:
     return matplotlib.colormaps["RdBu_r"].with_extremes(bad="#b0b0b0")
 
 
+def few_ticks(axes: "Axes") -> None:
+    """Along logarithmic axes, labels at powers of ten, and at 2 and 5 times these, alone."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(9, 9)))
+            axis.set_minor_formatter(NullFormatter())
+
+
 def label_axes(axes: "Axes", x: str, y: str, title: str = "") -> None:
     """Words of a diagram, and no frame where nothing is read off."""
     axes.set_xlabel(x, fontsize=9, color=INK)

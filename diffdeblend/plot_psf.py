@@ -10,6 +10,7 @@ from diffdeblend.panels import (
     INK,
     Canvas,
     diverging,
+    few_ticks,
     in_rows,
     label_axes,
     new_figure,
@@ -204,6 +205,7 @@ def _against(axes: "Axes", snr: np.ndarray, series: list, label: str) -> None:
         axes.scatter(snr, values, s=8, c=colour, label=f"{name}, median {np.nanmedian(values):.2g}")
     axes.axhline(0, color=INK, lw=0.6)
     axes.set_xscale("log")
+    few_ticks(axes)
     label_axes(axes, "S/N", label)
     axes.legend(fontsize=7, frameon=False)
 

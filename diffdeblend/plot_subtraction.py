@@ -11,6 +11,7 @@ from diffdeblend.panels import (
     INK,
     Canvas,
     diverging,
+    few_ticks,
     in_rows,
     label_axes,
     new_figure,
@@ -137,7 +138,11 @@ def mark_candidates(candidates: "QTable", on: "Axes") -> "Axes":
         label = f"{verdict} ({np.count_nonzero(these)})"
         on.scatter(x[these], y[these], s=60, marker=marker, linewidths=1.2, label=label, **face)
     if len(words):
-        on.legend(loc="upper left", bbox_to_anchor=(0.0, -0.01), ncols=4, fontsize=8, frameon=False)
+        legend = on.legend(
+            loc="upper left", bbox_to_anchor=(0.0, -0.01), ncols=2, fontsize=8, frameon=False
+        )
+        # Else the image shrinks beside its neighbours to make room for it.
+        legend.set_in_layout(False)
     return on
 
 
@@ -250,6 +255,7 @@ def _plot_pulls(found: "QTable", axes: "Axes") -> None:
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    few_ticks(axes)
     label_axes(axes, "|flux|, in the reference's unit", "its error", f"{len(found)} candidates")
     axes.legend(fontsize=8, frameon=False)
 

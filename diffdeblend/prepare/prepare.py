@@ -136,11 +136,11 @@ def prepare(
             planes, bit = with_plane(planes, name)
             bits[band][flagged] |= np.uint32(1 << bit)
         found.append(one)
-    seen: Any = psf
-    if psf is None or isinstance(psf, str):
-        seen = given.psf if given.psf is not None or psf is None else StarMethod()
-    method = seen if isinstance(seen, StarMethod) else None
-    if seen is None or method is not None:
+    method = psf if isinstance(psf, StarMethod) else None
+    if isinstance(psf, str) and given.psf is None:
+        method = StarMethod()
+    seen = given.psf if psf is None or isinstance(psf, str) else psf
+    if seen is None or isinstance(seen, StarMethod):
         seen = GaussianPSF(np.asarray([one.record.fwhm for one in found], np.float32))
     exposure = make_exposure(
         np.stack([one.image for one in found]),
