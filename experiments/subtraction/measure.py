@@ -45,7 +45,8 @@ class Settings:
             "C1 near stars": "..15", "C1 negative": "..20", "C1 masked": "..0.03",
             "C2 cosmic rays": "..10", "C3 >=7": "0.96..", "C3 hosted": "0.94..",
             "C3 mean": "-0.05..0.05",
-            "V variable stars": "0.90..",
+            "V variable stars": "0.90..", "A beta": "0.796..0.804", "A shift px": "..0.01",
+            "C shift field rms px": "..0.03",
             "R1 D robust": "0.95..1.03", "R1 D > 5": "..5e-4", "R2 S_corr robust": "0.95..1.05",
             "R2 S_corr > 5": "..2e-4", "R2 kurtosis": "..3",
         }
@@ -154,6 +155,18 @@ def real_pair(folder: Path, settings: Settings) -> tuple[dict[str, float], np.nd
     return out, inner
 
 
+def registration(maker: Any, kind: str, found: Any) -> dict[str, float]:
+    """Flux ratio, and how far the shift is from the true one, on a grid of places."""
+    fit = found.difference.fit
+    x, y = (axis.ravel() for axis in np.meshgrid(*[np.linspace(40.0, maker.N - 41.0, 12)] * 2))
+    true_x, true_y = maker.dist(x, y, kind in "CV")
+    off_x = np.asarray(fit.dx_at(x, y)).ravel() - true_x
+    off_y = np.asarray(fit.dy_at(x, y)).ravel() - true_y
+    rms = float(np.sqrt(np.mean(off_x**2 + off_y**2)))
+    name = "shift field rms px" if kind in "CV" else "shift px"
+    return {f"{kind} beta": float(fit.beta[0]), f"{kind} {name}": rms}
+
+
 def holds(value: float, threshold: str) -> bool:
     """Whether a figure lies within `low..high`, where either may be left out."""
     low, high = (float(end) if end else None for end in threshold.split(".."))
@@ -209,6 +222,7 @@ def main() -> None:
                     difference, seconds = subtracted(np.load(path), settings)
                     scores = scored(scorer.score, path, difference, settings, Path(scratch))
                     figures_of |= figures(kind, *scores)
+                    figures_of |= registration(maker, kind, difference)
                     print(f"draw {draw}, {kind}: {seconds:.2f} s", flush=True)
         if chosen.real is None:
             print("no real pair: give --real, its folder")
