@@ -13,6 +13,8 @@ _HUBER, _FAR = 2.5, 2.0
 # What no set of stars is better than: of beta, relative, and of a position, in pixels.
 _LEAST_SCATTER = 5e-4
 _ROUNDS, _STEPS = 3, 4
+# A step of so small a share of its error is the last.
+_SETTLED = 0.03
 
 
 class Stamps(eqx.Module):
@@ -89,12 +91,16 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
     """
     planes = _planes(stamps)
 
-    def one_round(_, carried):
-        state, *_rest = carried
-        noise = _noise(stamps, planes, state, psf_error)
-        return jax.lax.fori_loop(
-            0, _STEPS, lambda _, c: _step(stamps, planes, noise, c[0]), carried
+    # Carried: what `Outcome` holds, the steps of this round, and the rounds.
+    def one_round(carried):
+        outcome, _, rounds = carried
+        noise = _noise(stamps, planes, outcome[0], psf_error)
+        outcome, steps = jax.lax.while_loop(
+            lambda c: (c[1] < _STEPS) & ((c[1] == 0) | (c[0][2] > _SETTLED)),
+            lambda c: (_step(stamps, planes, noise, c[0][0]), c[1] + 1),
+            (outcome, jnp.int32(0)),
         )
+        return outcome, steps, rounds + 1
 
     n, k = len(stamps.use), 1 + 2 * stamps.terms.shape[1]
     dtype = stamps.new.dtype
@@ -105,7 +111,11 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
         jnp.zeros((n, 3), dtype),
         jnp.zeros((), dtype),
     )
-    return Outcome(*jax.lax.fori_loop(0, _ROUNDS, one_round, (start, *nothing)))
+    # A round that begins with a small step has nothing more to say.
+    outcome, _, _ = jax.lax.while_loop(
+        lambda c: (c[2] < _ROUNDS) & (c[1] != 1), one_round, ((start, *nothing), jnp.int32(0), jnp.int32(0))
+    )
+    return Outcome(*outcome)
 
 
 class _Planes(eqx.Module):
@@ -216,8 +226,8 @@ def _normal_equations(
     ky = jnp.asarray(2 * np.pi * np.fft.fftfreq(shape[0]), whiten.dtype)[:, None]
     kx = jnp.asarray(2 * np.pi * np.fft.rfftfreq(shape[1]), whiten.dtype)
     x, y = (stamps.terms @ c for c in (state.x, state.y))
-    angle = x[:, None, None] * kx + y[:, None, None] * ky
-    moved = planes.reference * jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
+    # One axis after the other: a cosine of every mode would take longer than the transforms.
+    moved = planes.reference * _wave(x, kx) * _wave(y, ky)
     reference = scaled * whiten * planes.psf_new * moved
     difference = whiten * planes.psf_reference * planes.new - reference
     # The whitening depends on beta, too: without it, noise of R would draw beta down.
@@ -242,6 +252,11 @@ def _normal_equations(
     )
     gradient = jnp.stack([-jnp.sum(a * residual, axis=(1, 2)) for a in weighted], axis=-1)
     return normal, gradient
+
+
+def _wave(shift: Float[Array, "place"], k: Float[Array, "*k"]) -> Complex[Array, "place *k"]:
+    angle = shift[:, None, None] * k
+    return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
 def _scatter(left: Array, errors: Array, now: Array, use: Array) -> Array:
