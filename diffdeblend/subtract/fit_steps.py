@@ -168,11 +168,11 @@ def _step(stamps: Stamps, planes: _Planes, noise: Array, state: Registration):
     identity = jnp.eye(3, dtype=normal.dtype)
     # Stars without light say nothing, but must not be singular.
     scale = jnp.sqrt(jnp.maximum(jnp.diagonal(normal, axis1=1, axis2=2), 1e-6))
-    inverse = jnp.linalg.inv(normal / (scale[:, :, None] * scale[:, None]) + 1e-5 * identity)
+    inverse = _inverses(normal / (scale[:, :, None] * scale[:, None]) + 1e-5 * identity)
     inverse = inverse / (scale[:, :, None] * scale[:, None])
     own = jnp.einsum("nij,nj->ni", inverse, gradient)
     spread = jnp.stack([state.scatter_beta, state.scatter_position, state.scatter_position]) ** 2
-    weight = jnp.linalg.inv(inverse + jnp.diag(spread))
+    weight = _inverses(inverse + jnp.diag(spread))
     far = jnp.einsum("ni,nij,nj->n", own, weight, own) / 3
     use = stamps.use / (1 + far / _FAR**2) ** 2
     weight = use[:, None, None] * weight
@@ -203,6 +203,16 @@ def _step(stamps: Stamps, planes: _Planes, noise: Array, state: Registration):
     )
     change = jnp.max(jnp.abs(step) / jnp.sqrt(jnp.diagonal(covariance)))
     return state, covariance, change, left, errors, jnp.sum(use)
+
+
+def _inverses(matrices: Float[Array, "n 3 3"]) -> Float[Array, "n 3 3"]:
+    """Inverses of symmetric positive matrices by cofactors: those of linalg compile for seconds."""
+    size = jnp.sqrt(jnp.diagonal(matrices, axis1=1, axis2=2))
+    scaled = matrices / (size[:, :, None] * size[:, None])
+    rows = [scaled[:, k] for k in range(3)]
+    cofactors = jnp.stack([jnp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]) for k in range(3)], 1)
+    determinant = jnp.sum(rows[0] * cofactors[:, 0], axis=1)
+    return cofactors / (determinant[:, None, None] * size[:, :, None] * size[:, None])
 
 
 def _design(terms: Float[Array, "place term"]) -> Float[Array, "place 3 k"]:
