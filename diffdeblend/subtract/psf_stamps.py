@@ -28,7 +28,7 @@ def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h 
         return psf.image
     if isinstance(psf, PSFBasis):
         x, y = (np.array([(n - 1) / 2]) for n in (shape[1], shape[0]))
-        stamps = [_basis_stamps(psf, band, x, y)[0] for band in range(psf.n_bands)]
+        stamps = [basis_stamps(psf, band, x, y)[0] for band in range(psf.n_bands)]
         return jnp.asarray(np.stack(stamps), psf.images.dtype)
     middle = psf.at(jnp.asarray((shape[1] - 1) / 2), jnp.asarray((shape[0] - 1) / 2))
     if isinstance(middle, PixelPSF):
@@ -42,7 +42,7 @@ def psf_stamps(
 ) -> Float[Array, "place h w"]:
     """The PSF of one band at places of an image, in pixels."""
     if isinstance(psf, PSFBasis):
-        return jnp.asarray(_basis_stamps(psf, band, np.asarray(x), np.asarray(y)), dtype)
+        return jnp.asarray(basis_stamps(psf, band, x, y), dtype)
     if isinstance(psf, PixelPSF) or not varies(psf):
         one = psf_stamp(psf, (1, 1))[band].astype(dtype)
         return jnp.broadcast_to(one, (len(x), *one.shape))
@@ -54,15 +54,21 @@ def psf_stamps(
     return stamps / stamps.sum(axis=(1, 2), keepdims=True)
 
 
-def _basis_stamps(
+def basis_stamps(
     psf: PSFBasis, band: int, x: np.ndarray, y: np.ndarray
-) -> Float[np.ndarray, "place h w"]:
-    """`images_at` on the host: a program for each number of places would take a second each."""
+) -> Float[np.ndarray, "*place h w"]:
+    """`images_at` of one band, on the host: a program for each number of places takes a second."""
     images = np.asarray(psf.images[band])
-    terms = chebyshev_design(x, y, psf.shape, psf.degree)
+    middle = (psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2
+    u, v = (
+        np.where(np.isnan(at), m, at).astype(float)
+        for at, m in zip(map(np.asarray, (x, y)), middle, strict=True)
+    )
+    terms = chebyshev_design(u.ravel(), v.ravel(), psf.shape, psf.degree)
     fields = terms @ np.asarray(psf.coefficients[band], float).T
     weights = fields / (fields @ images.sum(axis=(1, 2), dtype=float))[:, None]
-    return np.tensordot(weights.astype(images.dtype), images, axes=1)
+    stamps = np.tensordot(weights.astype(images.dtype), images, axes=1)
+    return stamps.reshape(*u.shape, *images.shape[1:])
 
 
 def width_of(stamp: Float[Array, "h w"] | np.ndarray) -> float:

@@ -135,9 +135,13 @@ def _maps(joined: list[Array], scales: NodeScales, tiling: Tiling) -> Maps:
 
 def _planes_of(images: Float[Array, "basis h w"], shape: tuple[int, int]) -> Pair:
     """Transfer planes of the images of a basis, `(basis, ky, kx)`."""
-    planes = [transfer_plane(image, shape) for image in images]
-    re, im = (jnp.stack([part(plane) for plane in planes]) for part in (jnp.real, jnp.imag))
-    return jax.lax.optimization_barrier((re, im))
+
+    def parts(image: Array) -> Pair:
+        plane = transfer_plane(image, shape)
+        return jnp.real(plane), jnp.imag(plane)
+
+    # A loop: it is compiled once, not for each image.
+    return jax.lax.optimization_barrier(jax.lax.map(parts, images))
 
 
 def _sums(weights: Float[Array, "node basis"], planes: Pair) -> Pair:
