@@ -9,7 +9,6 @@ from scipy.ndimage import binary_erosion, find_objects, label
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import cg
 
-from diffdeblend.psf import AbstractPSF
 from diffdeblend.subtract.filters import EPSILON
 from diffdeblend.subtract.inputs import BandPair
 from diffdeblend.subtract.psf_stamps import psf_stamps
@@ -60,7 +59,9 @@ def fill_missing(
     dx, dy = (np.asarray(v, np.float32) for v in shift(middle_x, middle_y))
     kernels = _kernels(stamps[0], stamps[1], scaled, dx, dy, reach)
     scale = np.float32(pair.sigma_new), np.float32(pair.sigma_reference)
-    images = [np.pad(v / s, reach, "symmetric") for v, s in zip((new, reference), scale, strict=True)]
+    images = [
+        np.pad(v / s, reach, "symmetric") for v, s in zip((new, reference), scale, strict=True)
+    ]
     right, matrix = _system(images, kernels, y, x, image, group, reach)
     solution, _ = cg(matrix, right, maxiter=_STEPS, rtol=1e-4)
     for k, values in enumerate((new, reference)):
@@ -128,7 +129,10 @@ def _kernels(
     # Pixel p + d is weighted with K(-d): the transform of the conjugate.
     return [
         [_stamp(power[1] * inverse, side, reach), _stamp(np.conj(cross), side, reach)],
-        [_stamp(cross, side, reach), _stamp(np.float32(scaled**2) * power[0] * inverse, side, reach)],
+        [
+            _stamp(cross, side, reach),
+            _stamp(np.float32(scaled**2) * power[0] * inverse, side, reach),
+        ],
     ]
 
 
@@ -137,11 +141,11 @@ def _hat(stamps: np.ndarray, side: int) -> np.ndarray:
     high, wide = stamps.shape[1:]
     whole = np.zeros((len(stamps), side, side), np.float32)
     whole[:, :high, :wide] = stamps
-    return rfft2(np.roll(whole, (-(high // 2), -(wide // 2)), axis=(1, 2)))
+    return np.asarray(rfft2(np.roll(whole, (-(high // 2), -(wide // 2)), axis=(1, 2))))
 
 
 def _stamp(planes: np.ndarray, side: int, reach: int) -> np.ndarray:
-    image = irfft2(planes, s=(side, side))
+    image = np.asarray(irfft2(planes, s=(side, side)))
     at = np.arange(-reach, reach + 1) % side
     return np.ascontiguousarray(image[:, at[:, None], at], np.float32)
 

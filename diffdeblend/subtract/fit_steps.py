@@ -113,7 +113,9 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
     )
     # A round that begins with a small step has nothing more to say.
     outcome, _, _ = jax.lax.while_loop(
-        lambda c: (c[2] < _ROUNDS) & (c[1] != 1), one_round, ((start, *nothing), jnp.int32(0), jnp.int32(0))
+        lambda c: (c[2] < _ROUNDS) & (c[1] != 1),
+        one_round,
+        ((start, *nothing), jnp.int32(0), jnp.int32(0)),
     )
     return Outcome(*outcome)
 

@@ -59,6 +59,14 @@ def basis_stamps(
 ) -> Float[np.ndarray, "*place h w"]:
     """`images_at` of one band, on the host: a program for each number of places takes a second."""
     images = np.asarray(psf.images[band])
+    weights = basis_weights(psf, band, x, y).astype(images.dtype)
+    return np.tensordot(weights, images, axes=1)
+
+
+def basis_weights(
+    psf: PSFBasis, band: int, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "*place basis"]:
+    """`weights` of one band, on the host, in double precision."""
     middle = (psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2
     u, v = (
         np.where(np.isnan(at), m, at).astype(float)
@@ -66,9 +74,8 @@ def basis_stamps(
     )
     terms = chebyshev_design(u.ravel(), v.ravel(), psf.shape, psf.degree)
     fields = terms @ np.asarray(psf.coefficients[band], float).T
-    weights = fields / (fields @ images.sum(axis=(1, 2), dtype=float))[:, None]
-    stamps = np.tensordot(weights.astype(images.dtype), images, axes=1)
-    return stamps.reshape(*u.shape, *images.shape[1:])
+    light = fields @ np.asarray(psf.images[band]).sum(axis=(1, 2), dtype=float)
+    return (fields / light[:, None]).reshape(*u.shape, -1)
 
 
 def width_of(stamp: Float[Array, "h w"] | np.ndarray) -> float:

@@ -120,7 +120,9 @@ def subtract(
         )
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
         images = _image_pair(pair, numbers, noise)
-        results.append(_band_maps(pair, images, level[band], fields, new, reference, tile if tiled else None))
+        results.append(
+            _band_maps(pair, images, level[band], fields, new, reference, tile if tiled else None)
+        )
     return _difference(new, results, (ratio, shift_x, shift_y, level), measured)
 
 

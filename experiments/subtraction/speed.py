@@ -91,10 +91,21 @@ def exposures(shape: tuple[int, int], n: int, *, varies: bool) -> list[Exposure]
 def image_pair(new: Exposure, reference: Exposure) -> ImagePair:
     """Both as arrays on the device, of one band."""
     noise = SystematicNoise(*(jnp.asarray(v, jnp.float32) for v in (0.02, 0.02, 0.0, 0.0)))
-    numbers = [jnp.asarray(v, jnp.float32) for v in (SKY**0.5, SKY**0.5, BETA, 0.1, -0.1)]
-    images = [jnp.asarray(e.image[0]) for e in (new, reference)]
-    images += [jnp.asarray(e.variance[0]) for e in (new, reference)]
-    return ImagePair(*images, None, None, *numbers, noise)
+    sigma, beta, dx, dy = (jnp.asarray(v, jnp.float32) for v in (SKY**0.5, BETA, 0.1, -0.1))
+    return ImagePair(
+        new=jnp.asarray(new.image[0]),
+        reference=jnp.asarray(reference.image[0]),
+        variance_new=jnp.asarray(new.variance[0]),
+        variance_reference=jnp.asarray(reference.variance[0]),
+        missing_new=None,
+        missing_reference=None,
+        sigma_new=sigma,
+        sigma_reference=sigma,
+        beta=beta,
+        dx=dx,
+        dy=dy,
+        noise=noise,
+    )
 
 
 def of_a_frame() -> None:
