@@ -37,7 +37,7 @@ def test_equals_what_transforms_of_the_image_find_in_as_many_steps():
             (new, reference), (variance_new, variance_reference), psfs, missing, strict=True
         )
     ]
-    pair = band_pair(*exposures, 0)
+    pair = band_pair(exposures[0], exposures[1], 0)
     filled = fill_missing(
         pair, 2.0, BETA, lambda x, y: tuple(np.full(x.shape, shift) for shift in SHIFT)
     )
