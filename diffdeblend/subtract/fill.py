@@ -17,9 +17,8 @@ def fill_holes(
     ny, nx = image.shape
     filled = np.pad(np.where(missing, image.dtype.type(0), image), 1)
     known = np.pad(~missing, 1)
-    left = np.pad(missing, 1)
+    y, x = (place + 1 for place in np.nonzero(missing))
     for _ in range(layers):
-        y, x = np.nonzero(left)
         if not y.size:
             break
         total = np.zeros(y.size, image.dtype)
@@ -32,5 +31,5 @@ def fill_holes(
         edge = count > 0
         filled[y[edge], x[edge]] = total[edge] / count[edge]
         known[y[edge], x[edge]] = True
-        left[y[edge], x[edge]] = False
+        y, x = y[~edge], x[~edge]
     return filled[1 : ny + 1, 1 : nx + 1]

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
-from scipy.ndimage import binary_dilation
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.polynomials import chebyshev_design, chebyshev_terms, n_terms
@@ -13,6 +12,7 @@ from diffdeblend.subtract.constant import default_border
 from diffdeblend.subtract.filters import proper_filters, shift_plane
 from diffdeblend.subtract.fit_stamps import bright_places, cut_stamps, stamp_plan
 from diffdeblend.subtract.fit_steps import Outcome, Registration, Stamps, fit_stamps
+from diffdeblend.subtract.grow import grown
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
 from diffdeblend.subtract.padding import pad, padded_shape, unpad
 from diffdeblend.subtract.psf_stamps import psf_stamp, psf_stamps
@@ -152,8 +152,7 @@ def background_left(pair: BandPair, state: Registration) -> float:
     dark = variance + pair.variance_reference / pair.sigma_reference**2 < 2 * _DARK
     flawed = pair.missing_new | pair.missing_reference
     if flawed.any():
-        near = np.asarray(binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm))), bool)
-        dark &= ~near
+        dark &= ~grown(flawed, int(np.ceil(pair.fwhm)))
     values = np.asarray(difference)[dark]
     if not len(values):
         return 0.0
@@ -186,8 +185,7 @@ def _difference(
 def _places(pair: BandPair, n_stars: int) -> np.ndarray:
     plan = stamp_plan(pair.fwhm, pair.new.shape)
     flawed = pair.missing_new | pair.missing_reference
-    near = int(np.ceil(pair.fwhm))
-    spoilt = binary_dilation(flawed, iterations=near) if flawed.any() else flawed
+    spoilt = grown(flawed, int(np.ceil(pair.fwhm)))
     # As bright in either, so that neither decides alone which of its noise peaks are compared.
     both = pair.new / pair.sigma_new + pair.reference / pair.sigma_reference
     return bright_places(both, float(np.sqrt(2)), ~spoilt, plan, n_stars, least=20.0)
@@ -198,12 +196,9 @@ def _stamps(pair: BandPair, places: np.ndarray, degree: int) -> Stamps:
     number = next((n for n in _NUMBERS if n >= len(places)), len(places))
     # The rows that fill up repeat the first.
     rows = np.concatenate([places, np.repeat(places[:1], number - len(places), axis=0)])
-    flawed = pair.missing_new | pair.missing_reference
-    if flawed.any():
-        grown = binary_dilation(flawed, np.ones((3, 3), bool), iterations=_GROWN)
-        flawed = np.asarray(grown, bool)
+    flawed = grown(pair.missing_new | pair.missing_reference, _GROWN, square=True)
     inside = slice((plan.side - plan.window) // 2, (plan.side + plan.window) // 2)
-    known = np.logical_not(cut_stamps(np.asarray(flawed), rows, plan.side)[:, inside, inside])
+    known = np.logical_not(cut_stamps(flawed, rows, plan.side)[:, inside, inside])
     x, y = rows.T.astype(float)
     dtype = pair.new.dtype
     images = (pair.new, pair.reference, pair.variance_new, pair.variance_reference)

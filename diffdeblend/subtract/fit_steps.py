@@ -13,6 +13,8 @@ _HUBER, _FAR = 2.5, 2.0
 # What no set of stars is better than: of beta, relative, and of a position, in pixels.
 _LEAST_SCATTER = 5e-4
 _ROUNDS, _STEPS = 3, 4
+# A step of so small a share of its error is the last.
+_SETTLED = 0.03
 
 
 class Stamps(eqx.Module):
@@ -89,12 +91,16 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
     """
     planes = _planes(stamps)
 
-    def one_round(_, carried):
-        state, *_rest = carried
-        noise = _noise(stamps, planes, state, psf_error)
-        return jax.lax.fori_loop(
-            0, _STEPS, lambda _, c: _step(stamps, planes, noise, c[0]), carried
+    # Carried: what `Outcome` holds, the steps of this round, and the rounds.
+    def one_round(carried):
+        outcome, _, rounds = carried
+        noise = _noise(stamps, planes, outcome[0], psf_error)
+        outcome, steps = jax.lax.while_loop(
+            lambda c: (c[1] < _STEPS) & ((c[1] == 0) | (c[0][2] > _SETTLED)),
+            lambda c: (_step(stamps, planes, noise, c[0][0]), c[1] + 1),
+            (outcome, jnp.int32(0)),
         )
+        return outcome, steps, rounds + 1
 
     n, k = len(stamps.use), 1 + 2 * stamps.terms.shape[1]
     dtype = stamps.new.dtype
@@ -105,7 +111,13 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
         jnp.zeros((n, 3), dtype),
         jnp.zeros((), dtype),
     )
-    return Outcome(*jax.lax.fori_loop(0, _ROUNDS, one_round, (start, *nothing)))
+    # A round that begins with a small step has nothing more to say.
+    outcome, _, _ = jax.lax.while_loop(
+        lambda c: (c[2] < _ROUNDS) & (c[1] != 1),
+        one_round,
+        ((start, *nothing), jnp.int32(0), jnp.int32(0)),
+    )
+    return Outcome(*outcome)
 
 
 class _Planes(eqx.Module):
@@ -158,11 +170,11 @@ def _step(stamps: Stamps, planes: _Planes, noise: Array, state: Registration):
     identity = jnp.eye(3, dtype=normal.dtype)
     # Stars without light say nothing, but must not be singular.
     scale = jnp.sqrt(jnp.maximum(jnp.diagonal(normal, axis1=1, axis2=2), 1e-6))
-    inverse = jnp.linalg.inv(normal / (scale[:, :, None] * scale[:, None]) + 1e-5 * identity)
+    inverse = _inverses(normal / (scale[:, :, None] * scale[:, None]) + 1e-5 * identity)
     inverse = inverse / (scale[:, :, None] * scale[:, None])
     own = jnp.einsum("nij,nj->ni", inverse, gradient)
     spread = jnp.stack([state.scatter_beta, state.scatter_position, state.scatter_position]) ** 2
-    weight = jnp.linalg.inv(inverse + jnp.diag(spread))
+    weight = _inverses(inverse + jnp.diag(spread))
     far = jnp.einsum("ni,nij,nj->n", own, weight, own) / 3
     use = stamps.use / (1 + far / _FAR**2) ** 2
     weight = use[:, None, None] * weight
@@ -195,6 +207,16 @@ def _step(stamps: Stamps, planes: _Planes, noise: Array, state: Registration):
     return state, covariance, change, left, errors, jnp.sum(use)
 
 
+def _inverses(matrices: Float[Array, "n 3 3"]) -> Float[Array, "n 3 3"]:
+    """Inverses of symmetric positive matrices by cofactors: those of linalg compile for seconds."""
+    size = jnp.sqrt(jnp.diagonal(matrices, axis1=1, axis2=2))
+    scaled = matrices / (size[:, :, None] * size[:, None])
+    rows = [scaled[:, k] for k in range(3)]
+    cofactors = jnp.stack([jnp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]) for k in range(3)], 1)
+    determinant = jnp.sum(rows[0] * cofactors[:, 0], axis=1)
+    return cofactors / (determinant[:, None, None] * size[:, :, None] * size[:, None])
+
+
 def _design(terms: Float[Array, "place term"]) -> Float[Array, "place 3 k"]:
     n, t = terms.shape
     zero, one = jnp.zeros((n, t), terms.dtype), jnp.ones((n, 1), terms.dtype)
@@ -216,8 +238,8 @@ def _normal_equations(
     ky = jnp.asarray(2 * np.pi * np.fft.fftfreq(shape[0]), whiten.dtype)[:, None]
     kx = jnp.asarray(2 * np.pi * np.fft.rfftfreq(shape[1]), whiten.dtype)
     x, y = (stamps.terms @ c for c in (state.x, state.y))
-    angle = x[:, None, None] * kx + y[:, None, None] * ky
-    moved = planes.reference * jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
+    # One axis after the other: a cosine of every mode would take longer than the transforms.
+    moved = planes.reference * _wave(x, kx) * _wave(y, ky)
     reference = scaled * whiten * planes.psf_new * moved
     difference = whiten * planes.psf_reference * planes.new - reference
     # The whitening depends on beta, too: without it, noise of R would draw beta down.
@@ -242,6 +264,11 @@ def _normal_equations(
     )
     gradient = jnp.stack([-jnp.sum(a * residual, axis=(1, 2)) for a in weighted], axis=-1)
     return normal, gradient
+
+
+def _wave(shift: Float[Array, "place"], k: Float[Array, "*k"]) -> Complex[Array, "place *k"]:
+    angle = shift[:, None, None] * k
+    return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
 def _scatter(left: Array, errors: Array, now: Array, use: Array) -> Array:

@@ -1,9 +1,12 @@
 """PSFs at the nodes of a tiling, where filters are made, and the filters' normalisations there."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffdeblend.fourier import EXACT
@@ -17,6 +20,7 @@ from diffdeblend.subtract.filters import (
     power_of,
     transfer_plane,
 )
+from diffdeblend.subtract.psf_stamps import basis_weights
 from diffdeblend.subtract.tiling import Tiling, fast_length, make_tiling
 from diffdeblend.subtract.variance import squared_stamps
 
@@ -54,7 +58,13 @@ def node_psfs(psf: AbstractPSF, tiling: Tiling) -> list[NodePSF]:
             f"`psf` must be a PixelPSF or a PSFBasis, images at the pixels; got {type(psf)}."
         )
     y, x = np.meshgrid(*tiling.nodes(), indexing="ij")
-    weights = jnp.moveaxis(psf.weights(x, y), 1, -1)
+    if isinstance(psf.images, Tracer) or isinstance(psf.coefficients, Tracer):
+        weights: Any = jnp.moveaxis(psf.weights(x, y), 1, -1)
+    else:
+        weights = [
+            jnp.asarray(basis_weights(psf, band, x, y), psf.images.dtype)
+            for band in range(psf.n_bands)
+        ]
     return [NodePSF(psf.images[band], weights[band]) for band in range(psf.n_bands)]
 
 

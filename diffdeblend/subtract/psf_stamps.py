@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffdeblend.detect.peaks import psf_images
+from diffdeblend.polynomials import chebyshev_design
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.psf.basis import PSFBasis
 
@@ -25,6 +26,10 @@ def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h 
     """The PSF in the middle of an image of `shape`: unit sum, odd sides."""
     if isinstance(psf, PixelPSF):
         return psf.image
+    if isinstance(psf, PSFBasis):
+        x, y = (np.array([(n - 1) / 2]) for n in (shape[1], shape[0]))
+        stamps = [basis_stamps(psf, band, x, y)[0] for band in range(psf.n_bands)]
+        return jnp.asarray(np.stack(stamps), psf.images.dtype)
     middle = psf.at(jnp.asarray((shape[1] - 1) / 2), jnp.asarray((shape[0] - 1) / 2))
     if isinstance(middle, PixelPSF):
         return middle.image
@@ -37,8 +42,7 @@ def psf_stamps(
 ) -> Float[Array, "place h w"]:
     """The PSF of one band at places of an image, in pixels."""
     if isinstance(psf, PSFBasis):
-        at = psf.images_at(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-        return at[:, band].astype(dtype)
+        return jnp.asarray(basis_stamps(psf, band, x, y), dtype)
     if isinstance(psf, PixelPSF) or not varies(psf):
         one = psf_stamp(psf, (1, 1))[band].astype(dtype)
         return jnp.broadcast_to(one, (len(x), *one.shape))
@@ -48,6 +52,30 @@ def psf_stamps(
     ]
     stamps = jnp.asarray(np.stack(one), dtype)
     return stamps / stamps.sum(axis=(1, 2), keepdims=True)
+
+
+def basis_stamps(
+    psf: PSFBasis, band: int, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "*place h w"]:
+    """`images_at` of one band, on the host: a program for each number of places takes a second."""
+    images = np.asarray(psf.images[band])
+    weights = basis_weights(psf, band, x, y).astype(images.dtype)
+    return np.tensordot(weights, images, axes=1)
+
+
+def basis_weights(
+    psf: PSFBasis, band: int, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "*place basis"]:
+    """`weights` of one band, on the host, in double precision."""
+    middle = (psf.shape[1] - 1) / 2, (psf.shape[0] - 1) / 2
+    u, v = (
+        np.where(np.isnan(at), m, at).astype(float)
+        for at, m in zip(map(np.asarray, (x, y)), middle, strict=True)
+    )
+    terms = chebyshev_design(u.ravel(), v.ravel(), psf.shape, psf.degree)
+    fields = terms @ np.asarray(psf.coefficients[band], float).T
+    light = fields @ np.asarray(psf.images[band]).sum(axis=(1, 2), dtype=float)
+    return (fields / light[:, None]).reshape(*u.shape, -1)
 
 
 def width_of(stamp: Float[Array, "h w"] | np.ndarray) -> float:

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import Header
-from diffdeblend.polynomials import field_maps
+from diffdeblend.polynomials import chebyshev_design, field_maps
 from diffdeblend.psf import PixelPSF
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.difference import Difference
-from diffdeblend.subtract.fill_cores import fill_cores
 from diffdeblend.subtract.fill_jointly import fill_jointly
+from diffdeblend.subtract.fill_missing import MOST, fill_missing
 from diffdeblend.subtract.fit import SubtractionFit, fit_subtraction
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
 from diffdeblend.subtract.maps import ImagePair, Maps
@@ -120,7 +120,9 @@ def subtract(
         )
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
         images = _image_pair(pair, numbers, noise)
-        results.append(_band_maps(pair, images, fields, new, reference, tile if tiled else None))
+        results.append(
+            _band_maps(pair, images, level[band], fields, new, reference, tile if tiled else None)
+        )
     return _difference(new, results, (ratio, shift_x, shift_y, level), measured)
 
 
@@ -154,6 +156,7 @@ def _warped(image: Array, x: Array, y: Array, dx: Array, dy: Array, degree: int)
 def _band_maps(
     pair: BandPair,
     images: ImagePair,
+    gamma: float,
     fields: SubtractionFit | None,
     new: Exposure,
     reference: Exposure,
@@ -164,20 +167,41 @@ def _band_maps(
         psf_stamp(e.psf, e.shape)[pair.band].astype(dtype) for e in (new, reference)
     )
     uncertain = any(float(v) > 0 for v in jax.tree.leaves(images.noise))
-    images = _filled(images, psf_new, psf_reference)
+    # Before the warp: beside a hole, the slopes are made of what it was filled with.
+    images = _without_holes(pair, images, psf_new, psf_reference, gamma, fields)
     if fields is not None:
         x, y = (c[pair.band].astype(dtype) for c in (fields.shift_x, fields.shift_y))
-        # Before the warp: beside a hole, the slopes are made of what it was filled with.
-        images = fill_cores(images, new.psf, reference.psf, pair.band, fields)
         warped = _warped(images.reference, x, y, images.dx, images.dy, fields.degree)
         images = eqx.tree_at(lambda images: images.reference, images, warped)
-    elif varies(new.psf) or varies(reference.psf):
-        images = fill_cores(images, new.psf, reference.psf, pair.band)
     if tile is None:
         return _constant(images, psf_new, psf_reference, uncertain)
     tiling = tiling_for(new.psf, reference.psf, new.shape, tile)
     psfs = [node_psfs(e.psf, tiling)[pair.band] for e in (new, reference)]
     return _tiles(images, psfs[0], psfs[1], tiling, uncertain)
+
+
+def _without_holes(
+    pair: BandPair,
+    images: ImagePair,
+    psf_new: Array,
+    psf_reference: Array,
+    gamma: float,
+    fields: SubtractionFit | None,
+) -> ImagePair:
+    if images.missing_new is None:
+        return images
+    unknowns = np.count_nonzero(pair.missing_new) + np.count_nonzero(pair.missing_reference)
+    if unknowns > MOST:
+        return _filled(images, psf_new, psf_reference)
+
+    def shift(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+        if fields is None:
+            return tuple(np.full(x.shape, float(v)) for v in (images.dx, images.dy))
+        design = chebyshev_design(x, y, fields.shape, fields.degree)
+        return tuple(design @ np.asarray(c[pair.band]) for c in (fields.shift_x, fields.shift_y))
+
+    filled = fill_missing(pair, gamma, float(images.beta), shift)
+    return eqx.tree_at(lambda i: (i.new, i.reference), images, tuple(map(jnp.asarray, filled)))
 
 
 _filled = eqx.filter_jit(fill_jointly)

@@ -45,6 +45,7 @@ def subtract_tiles(
     *,
     tiling: Tiling,
     systematics: bool = True,
+    difference: bool = True,
     at_once: int = 1,
 ) -> Maps:
     """D, score, significance and flux of a pair of images with these PSFs. Of one band.
@@ -54,6 +55,7 @@ def subtract_tiles(
     - `psf_new`, `psf_reference`: from `node_psfs`.
     - `tiling`: from `tiling_for`; static.
     - `systematics`: whether `pair.noise` enters; False saves two transforms if all of it is zero.
+    - `difference`: whether D is wanted; False leaves zeros there and saves three transforms.
     - `at_once`: tiles that are computed together; static. One is best on a CPU, where a tile stays
         in the cache; all of them on a GPU.
     """
@@ -79,9 +81,11 @@ def subtract_tiles(
             for psf, basis in zip((psf_new, psf_reference), bases, strict=True)
         ]
         whitening, matched = _filters(transfers[0], transfers[1], *settings)
-        difference = _varying(_terms(whitening), moved[0], moved[1], tiling)
         terms = _terms(matched)
         score = _varying(terms, moved[0], moved[1], tiling)
+        image = jnp.zeros_like(score)
+        if difference:
+            image = _varying(_terms(whitening), moved[0], moved[1], tiling)
         squares = [transfer_plane(stamps[row, column], full) for stamps in scales.squares]
         power = moved[2] * squares[0] + moved[3] * squares[1]
         variance = tiling.cores(jnp.fft.irfft2(power, s=full))
@@ -98,7 +102,7 @@ def subtract_tiles(
                 for hat, term in zip(moved[:2], (terms[0][0], terms[1][0]), strict=True)
             )
             extra = systematic_variance(wide_new, wide_reference, pair.noise, width)
-        return difference, score, variance, kept, extra
+        return image, score, variance, kept, extra
 
     rows, columns = np.indices(tiling.counts).reshape(2, -1)
     places = jnp.asarray(np.stack([rows, columns], axis=1))
@@ -131,9 +135,13 @@ def _maps(joined: list[Array], scales: NodeScales, tiling: Tiling) -> Maps:
 
 def _planes_of(images: Float[Array, "basis h w"], shape: tuple[int, int]) -> Pair:
     """Transfer planes of the images of a basis, `(basis, ky, kx)`."""
-    planes = [transfer_plane(image, shape) for image in images]
-    re, im = (jnp.stack([part(plane) for plane in planes]) for part in (jnp.real, jnp.imag))
-    return jax.lax.optimization_barrier((re, im))
+
+    def parts(image: Array) -> Pair:
+        plane = transfer_plane(image, shape)
+        return jnp.real(plane), jnp.imag(plane)
+
+    # A loop: it is compiled once, not for each image.
+    return jax.lax.optimization_barrier(jax.lax.map(parts, images))
 
 
 def _sums(weights: Float[Array, "node basis"], planes: Pair) -> Pair:

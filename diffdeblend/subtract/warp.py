@@ -6,6 +6,7 @@ that the series is a rotation of phases: the noise stays white, which no interpo
 does. Phases come out right up to 0.8 of the Nyquist frequency.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -36,10 +37,14 @@ def warp(
 
 def _warped(image: Array, shift: Array | float, axis: int) -> Array:
     """exp(-shift d/dx) of an image, by Horner's rule."""
-    total = image
-    for power in range(_ORDER, 0, -1):
-        total = image - (shift / power) * derivative(total, axis)
-    return total
+    shift = jnp.asarray(shift, image.dtype)
+
+    # A loop: it is compiled once.
+    def term(k: Array, total: Array) -> Array:
+        power = (_ORDER - k).astype(image.dtype)
+        return image - (shift / power) * derivative(total, axis)
+
+    return jax.lax.fori_loop(0, _ORDER, term, image)
 
 
 def derivative(image: Float[Array, "y x"], axis: int) -> Float[Array, "y x"]:

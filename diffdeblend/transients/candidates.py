@@ -13,9 +13,9 @@ from scipy.spatial import KDTree
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import flux_unit
-from diffdeblend.parameters import as_float
 from diffdeblend.psf import AbstractPSF, PSFBasis
 from diffdeblend.subtract.difference import Difference
+from diffdeblend.subtract.psf_stamps import basis_stamps
 from diffdeblend.transients.judge_places import Place, judge_places
 from diffdeblend.transients.templates import Pair
 
@@ -173,7 +173,7 @@ def psf_stamps(
 ) -> Float[np.ndarray, "*place h w"]:
     """Images of the PSF at places, `(place, h, w)`, or `(h, w)` if it is the same everywhere."""
     if isinstance(psf, PSFBasis):
-        return np.asarray(psf.images_at(as_float(x), as_float(y))[:, band])
+        return basis_stamps(psf, band, x, y)
     stamp = psf_images(psf, _STAMP)[band]
     return stamp / stamp.sum()
 
