@@ -60,7 +60,9 @@ def subtraction_figure(
     axes = page.subplots(2, 3).ravel()
     unknown = np.asarray(difference.bad[band])
     for place, exposure, name in ((0, new, "New"), (1, reference, "Reference")):
-        plot_sky(np.asarray(exposure.image[band]), np.asarray(exposure.good[band]), name, axes[place])
+        plot_sky(
+            np.asarray(exposure.image[band]), np.asarray(exposure.good[band]), name, axes[place]
+        )
     plot_significance(np.asarray(difference.D[band]), unknown, "Difference D", axes[2])
     plot_significance(np.asarray(difference.S_corr[band]), unknown, "Significance S_corr", axes[3])
     found = None if candidates is None else candidates_of(difference, candidates, band)
@@ -137,9 +139,7 @@ def mark_candidates(candidates: "QTable", on: "Axes") -> "Axes":
     return on
 
 
-def plot_histogram(
-    difference: "Difference", *, band: int = 0, on: Canvas = None
-) -> "Figure":
+def plot_histogram(difference: "Difference", *, band: int = 0, on: Canvas = None) -> "Figure":
     """How the significance S_corr of all usable pixels spreads, against a unit Gaussian.
 
     Returns the figure.

@@ -152,8 +152,8 @@ def background_left(pair: BandPair, state: Registration) -> float:
     dark = variance + pair.variance_reference / pair.sigma_reference**2 < 2 * _DARK
     flawed = pair.missing_new | pair.missing_reference
     if flawed.any():
-        near = np.asarray(binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm))), bool)
-        dark &= ~near
+        near = binary_dilation(flawed, iterations=int(np.ceil(pair.fwhm)))
+        dark &= np.logical_not(near)
     values = np.asarray(difference)[dark]
     if not len(values):
         return 0.0
@@ -190,7 +190,7 @@ def _places(pair: BandPair, n_stars: int) -> np.ndarray:
     spoilt = binary_dilation(flawed, iterations=near) if flawed.any() else flawed
     # As bright in either, so that neither decides alone which of its noise peaks are compared.
     both = pair.new / pair.sigma_new + pair.reference / pair.sigma_reference
-    return bright_places(both, float(np.sqrt(2)), ~spoilt, plan, n_stars, least=20.0)
+    return bright_places(both, float(np.sqrt(2)), np.logical_not(spoilt), plan, n_stars, least=20.0)
 
 
 def _stamps(pair: BandPair, places: np.ndarray, degree: int) -> Stamps:
