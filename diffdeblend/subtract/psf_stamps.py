@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffdeblend.detect.peaks import psf_images
-from diffdeblend.psf import AbstractPSF, PixelPSF
+from diffdeblend.grid import product_modes
+from diffdeblend.parameters import as_float
+from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
 from diffdeblend.psf.basis import PSFBasis
 
 # A PSF that is a formula is drawn on so many pixels.
@@ -22,13 +24,23 @@ def varies(psf: AbstractPSF) -> bool:
 
 
 def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h w"]:
-    """The PSF in the middle of an image of `shape`: unit sum, odd sides."""
+    """The PSF in the middle of an image of `shape`: unit sum, odd sides.
+
+    May be traced, and differentiated by what the PSF consists of, unless that is samples.
+    """
     if isinstance(psf, PixelPSF):
         return psf.image
     middle = psf.at(jnp.asarray((shape[1] - 1) / 2), jnp.asarray((shape[0] - 1) / 2))
     if isinstance(middle, PixelPSF):
         return middle.image
-    drawn = jnp.asarray(psf_images(middle, _DRAWN))
+    if isinstance(middle, SampledPSF):
+        drawn = jnp.asarray(psf_images(middle, _DRAWN))
+    else:
+        # As `psf_images` does, but so that it can be traced, and derived by a width.
+        kx = as_float(2 * np.pi * np.fft.fftfreq(_DRAWN))
+        plane = jax.lax.complex(*middle.fourier(product_modes(kx, kx)))
+        images = jnp.real(jnp.fft.ifft2(plane.reshape(-1, _DRAWN, _DRAWN)))
+        drawn = jnp.fft.fftshift(images, axes=(1, 2))
     return drawn / drawn.sum(axis=(1, 2), keepdims=True)
 
 

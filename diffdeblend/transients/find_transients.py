@@ -101,9 +101,7 @@ def find_transients(
     """
     for group in (settings, new_settings or {}, reference_settings or {}):
         if unknown := set(group) - set(_PREPARATION):
-            raise ValueError(
-                f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}."
-            )
+            raise ValueError(f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}.")
     psf_new, psf_reference = psf if isinstance(psf, tuple) else (psf, psf)
     say = report or _nobody
     say("new")
@@ -134,7 +132,9 @@ def find_transients(
         **numbers,
     )
     say("judge")
-    candidates = find_candidates(difference, first.exposure, second.exposure, threshold=threshold)
+    candidates = find_candidates(
+        difference, first.exposure, second.exposure, threshold=threshold
+    )
     return Transients(difference, candidates, first, second)
 
 
