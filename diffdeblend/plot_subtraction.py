@@ -131,7 +131,9 @@ def mark_candidates(candidates: "QTable", on: "Axes") -> "Axes":
         these = words == verdict
         if not these.any():
             continue
-        face = {"color": colour} if marker == "x" else {"facecolors": "none", "edgecolors": colour}
+        face: dict[str, Any] = (
+            {"color": colour} if marker == "x" else {"facecolors": "none", "edgecolors": colour}
+        )
         label = f"{verdict} ({np.count_nonzero(these)})"
         on.scatter(x[these], y[these], s=60, marker=marker, linewidths=1.2, label=label, **face)
     if len(words):
@@ -180,7 +182,7 @@ def plot_candidates(
 
     **Raises:** `ValueError` if there are no candidates in `band`.
     """
-    found = candidates_of(difference, candidates, band)[:most]
+    found: Any = candidates_of(difference, candidates, band)[:most]
     if not len(found):
         raise ValueError("`candidates` has none to show in this band.")
     axes = panels(on, in_rows(3 * len(found), 3), (1.8, 1.9))
@@ -207,7 +209,8 @@ def candidates_of(difference: "Difference", candidates: "QTable", band: int) -> 
     if "band" not in candidates.colnames:
         return candidates
     name = difference.exposure.bands[band]
-    return candidates[np.asarray(candidates["band"]).astype(str) == name]
+    chosen: Any = candidates[np.asarray(candidates["band"]).astype(str) == name]
+    return chosen
 
 
 def coadd_figure(found: "Coadd", *, band: int = 0) -> "Figure":

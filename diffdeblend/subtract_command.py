@@ -84,8 +84,8 @@ def _listing(found: Transients, summary: dict[str, Any]) -> str:
     order = np.argsort(-np.abs(flux), kind="stable")[:_SHOWN]
     sky = "ra" in found.candidates.colnames
     rows = [["x", "y", *(["ra", "dec"] if sky else []), "significance", "flux", "verdict"]]
-    for k in order:
-        row: Any = found.candidates[int(k)]
+    for k in map(int, order):
+        row: Any = found.candidates[k]
         at = [f"{_plain(row['ra']):.6f}", f"{_plain(row['dec']):+.6f}"] if sky else []
         rows.append(
             [
@@ -93,7 +93,7 @@ def _listing(found: Transients, summary: dict[str, Any]) -> str:
                 f"{_plain(row['y']):.2f}",
                 *at,
                 f"{_plain(row['significance']):.1f}",
-                with_error(flux[k], error[k]),
+                with_error(float(flux[k]), float(error[k])),
                 str(row["verdict"]),
             ]
         )

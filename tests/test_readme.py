@@ -38,7 +38,7 @@ def test_commands_of_ci_are_there(readme):
 def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
-        r"(?:^|[\s/])diffdeblend ((?:deblend|detect|simulate|score|-).*)$",
+        r"(?:^|[\s/])diffdeblend ((?:deblend|detect|psf|subtract|coadd|simulate|score|-).*)$",
         shown,
         flags=re.MULTILINE,
     )

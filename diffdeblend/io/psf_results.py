@@ -104,7 +104,7 @@ def psf_summary(
             "n_basis": star.psf.n_basis,
             "degree": star.psf.degree,
             "n_sources": len(star.table),
-            "n_stars": int(np.sum(star.table["is_star"])),
+            "n_stars": int(np.sum(np.asarray(star.table["is_star"]))),
             "n_used": len(star.used),
             "n_reserved": len(star.reserved),
             "spectrum": [float(v) for v in star.spectrum[: star.psf.n_basis]],

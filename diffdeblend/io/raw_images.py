@@ -47,7 +47,8 @@ def read_raw(path: str | os.PathLike) -> RawImage:
         return RawImage(read_npz(path, needs_psf=False), None, has_psf)
     try:
         # Kept in memory: a map of the file would be read again at each use.
-        with fits.open(path, memmap=False) as opened:
+        with fits.open(path, memmap=False) as hdu_list:
+            opened: Any = hdu_list
             images: list[Any] = [
                 hdu
                 for hdu in opened
@@ -56,7 +57,7 @@ def read_raw(path: str | os.PathLike) -> RawImage:
             if len(images) == 1:
                 images[0].data  # noqa: B018 - read while the file is open
                 return RawImage(images[0], images[0].header, False)
-            cards = opened[0].header.copy()  # type: ignore[attr-defined]
+            cards = opened[0].header.copy()
     # Damaged bytes end in almost any exception inside astropy: all mean an unreadable file.
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read as FITS: {error}") from error

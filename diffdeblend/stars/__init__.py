@@ -3,6 +3,8 @@
 from diffdeblend.stars.determine import DetermineSettings as DetermineSettings
 from diffdeblend.stars.determine import StarPSF as StarPSF
 from diffdeblend.stars.determine import determine_psf as determine_psf
+from diffdeblend.stars.exposure_psf import StarMethod as StarMethod
+from diffdeblend.stars.exposure_psf import exposure_psf as exposure_psf
 from diffdeblend.stars.kl import KarhunenLoeve as KarhunenLoeve
 from diffdeblend.stars.kl import kl_psf as kl_psf
 from diffdeblend.stars.kl_stamps import centred_stamps as centred_stamps

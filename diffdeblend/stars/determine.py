@@ -150,7 +150,8 @@ def determine_psf(
     )
     fwhm = 2.355 * chosen.size
     fit_size = options.fit_size or _size_for(6 * fwhm)
-    size = options.size or min(2 * int(5 * fwhm) + 1, 61)
+    # One of few, so that another seeing seldom compiles anything.
+    size = options.size or _size_for(10 * fwhm - 1)
     stack, crowded = _stack(pixels, v, masked, chosen, fit_size, fwhm)
     if not stack.good.any():
         raise ValueError("no star of `image` has pixels free of neighbours and masks.")

@@ -1,6 +1,7 @@
 """The PSF of an exposure in all of its bands, by the name of a method."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,19 @@ def exposure_psf(
     return joined_bases([star.psf for star in found]), found
 
 
+def filled_up(psf: PSFBasis, multiple: int = 8) -> PSFBasis:
+    """The same PSF with images of zeros behind its own, up to a multiple of a number.
+
+    What is compiled for it then serves others of a similar number of images.
+    """
+    missing = -psf.n_basis % multiple
+    if not missing:
+        return psf
+    images = np.pad(np.asarray(psf.images), ((0, 0), (0, missing), (0, 0), (0, 0)))
+    coefficients = np.pad(np.asarray(psf.coefficients), ((0, 0), (0, missing), (0, 0)))
+    return PSFBasis(images, coefficients, psf.shape, psf.degree)
+
+
 def joined_bases(bases: "list[PSFBasis] | tuple[PSFBasis, ...]") -> PSFBasis:
     """Bases of one band each as one of all bands; the smaller ones are filled up with zeros.
 
@@ -100,7 +114,7 @@ def _band_psf(exposure: Exposure, band: int, how: StarMethod) -> StarPSF:
     pixels = np.asarray(exposure.image[band], np.float32)
     variance = np.asarray(exposure.variance[band], np.float32)
     masked = ~np.asarray(exposure.good[band])
-    own = {} if how.method == "basis" else {"n_basis": how.n_basis}
+    own: dict[str, Any] = {} if how.method == "basis" else {"n_basis": how.n_basis}
     if how.method != "basis" and how.inf_loss is not None:
         own["inf_loss"] = how.inf_loss
     found = determine_psf(

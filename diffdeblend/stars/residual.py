@@ -101,7 +101,8 @@ def fit_residual(
     sigma = jnp.clip(backbone.fields[0, 0], 1.5, None) / 2.355
     # Groups: one for each order and each degree over the image.
     order = np.array([i + j for i, j in functions]) - 2
-    group = (order[:, None] * (DEGREE + 1) + group_of_terms(DEGREE)[None, :]).ravel()
+    of_place = group_of_terms(min(DEGREE, degree))
+    group = (order[:, None] * (DEGREE + 1) + of_place[None, :]).ravel()
     same = jnp.asarray(group[:, None] == group[None, :], dtype)
     centre = jnp.zeros_like(backbone.fields).at[:, 0].set(backbone.fields[:, 0])
     norm = 1 / (2 * np.sqrt(np.pi) * sigma)

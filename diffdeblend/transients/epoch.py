@@ -1,4 +1,4 @@
-"""One epoch made ready: without sky, with noise and flaws, on its place, with the PSF of its stars."""
+"""One epoch made ready: without sky, with noise and flaws, in place, with its stars' PSF."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from diffdeblend.prepare import Preparation, prepare
 from diffdeblend.prepare.align import align as align_exposure
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.stars.determine import StarPSF
-from diffdeblend.stars.exposure_psf import StarMethod, exposure_psf
+from diffdeblend.stars.exposure_psf import StarMethod, exposure_psf, filled_up
 
 ALIGNMENTS = ("stars", "wcs", "astroalign")
 
@@ -70,5 +70,5 @@ def make_epoch(
         found, stars = exposure_psf(exposure, how)
     except ValueError as error:
         raise ValueError(f"no PSF could be taken from the stars of the image: {error}") from error
-    exposure = eqx.tree_at(lambda e: e.psf, exposure, found)
+    exposure = eqx.tree_at(lambda e: e.psf, exposure, filled_up(found))
     return Epoch(exposure, made.record, stars)

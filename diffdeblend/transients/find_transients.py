@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from diffdeblend.psf import AbstractPSF
 from diffdeblend.stars.exposure_psf import StarMethod
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.subtract.fit import SubtractionFit, background_left, fit_subtraction
+from diffdeblend.subtract.fit_steps import Registration
 from diffdeblend.subtract.inputs import band_pair, check_pair
 from diffdeblend.subtract.subtract import Varying, subtract
 from diffdeblend.transients.candidates import find_candidates
@@ -42,7 +44,8 @@ class Transients:
     @property
     def transients(self) -> QTable:
         """The candidates that a point explains best."""
-        return self.candidates[np.asarray(self.candidates["verdict"]) == "transient"]
+        found: Any = self.candidates[np.asarray(self.candidates["verdict"]) == "transient"]
+        return found
 
     def __repr__(self) -> str:
         beta = np.array2string(np.asarray(self.difference.beta), precision=4)
@@ -86,11 +89,11 @@ def find_transients(
     - `beta`, `shift`, `background`: "fit" to measure them, or what they are: the flux of a star in
         the new image over that in the reference, the position in the new one minus that in the
         reference (dx, dy), the background of the new one less beta times that of the reference.
-    - `shift_degree`, `registration_noise`, `varying`, `tile`: as in `diffdeblend.subtract.subtract`.
+    - `shift_degree`, `registration_noise`, `varying`, `tile`: as in `subtract`.
     - `threshold`: least |S_corr| of a candidate.
-    - `new_settings`, `reference_settings`, and any others: settings of `diffdeblend.prepare.prepare`
-        for one of the images, and for both: `mask`, `variance`, `gain`, `read_noise`, `saturation`,
-        `box_size`, `cosmic_rays`.
+    - `new_settings`, `reference_settings`, and any others: settings of `prepare` for one of the
+        images, and for both: `mask`, `variance`, `gain`, `read_noise`, `saturation`, `box_size`,
+        `cosmic_rays`.
     - `report`: called with the name of each stage as it begins.
 
     **Raises:** `ValueError` that names the argument, for images that cannot be read, differ in
@@ -101,7 +104,9 @@ def find_transients(
     """
     for group in (settings, new_settings or {}, reference_settings or {}):
         if unknown := set(group) - set(_PREPARATION):
-            raise ValueError(f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}.")
+            raise ValueError(
+                f"no setting {sorted(unknown)}; those of `prepare` are {_PREPARATION}."
+            )
     psf_new, psf_reference = psf if isinstance(psf, tuple) else (psf, psf)
     say = report or _nobody
     say("new")
@@ -132,9 +137,7 @@ def find_transients(
         **numbers,
     )
     say("judge")
-    candidates = find_candidates(
-        difference, first.exposure, second.exposure, threshold=threshold
-    )
+    candidates = find_candidates(difference, first.exposure, second.exposure, threshold=threshold)
     return Transients(difference, candidates, first, second)
 
 
@@ -172,7 +175,18 @@ def registered(
         fit = eqx.tree_at(lambda f: (f.shift_x, f.shift_y), fit, tuple(moved))
     level = [background] * new.n_bands
     if asked[2]:
-        level = [background_left(pair, float(b)) for pair, b in zip(pairs, fit.beta, strict=True)]
+        # Of what is taken for true, not of what the fit alone would have it.
+        states = [
+            Registration(
+                beta=fit.beta[band],
+                x=fit.shift_x[band],
+                y=fit.shift_y[band],
+                scatter_beta=fit.residual_beta[band],
+                scatter_position=fit.residual[band],
+            )
+            for band in range(new.n_bands)
+        ]
+        level = [background_left(pair, state) for pair, state in zip(pairs, states, strict=True)]
     return eqx.tree_at(lambda f: f.gamma, fit, jnp.asarray(level, fit.gamma.dtype)), {}
 
 
@@ -185,7 +199,7 @@ def _pair(shift: Any) -> tuple[float, float]:
 
 
 def _check_ratio(beta: Any) -> None:
-    if not (np.isscalar(beta) and np.isfinite(beta) and beta > 0):
+    if not (isinstance(beta, Real) and 0 < float(beta) < np.inf):
         raise ValueError(f'`beta` must be "fit" or a positive number; got {beta!r}.')
 
 

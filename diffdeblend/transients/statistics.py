@@ -6,9 +6,6 @@ from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.subtract.difference import Difference
 
 
-
-
-
 def difference_statistics(difference: Difference, border: int = 50) -> dict[str, float]:
     """Numbers of the significance S_corr and of D, over all bands, without masked pixels.
 
