@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from scipy.signal import correlate
 
 from diffdeblend import make_exposure
@@ -16,6 +17,13 @@ WIDTHS = (1.1, 1.6, 2.2)
 SCALES = np.array([1.0, 0.7, 1.3])
 SIGMAS = np.array([3.0, 2.0, 5.0])
 _STARS = np.random.default_rng(5).uniform([6, 6, 2.5], [124, 83, 4.2], (25, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def moffat(width, size=25, dx=0.0, dy=0.0, stretch=1.0):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import hasty
 from scipy.optimize import least_squares
 
 from diffdeblend import (
@@ -32,6 +33,13 @@ SHAPE = (37, 43)
 BANDS = ("g", "r")
 PSF = GaussianPSF(np.array([3.1, 2.6]))
 NOISE = np.array([0.5, 0.8])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def truth() -> Scene:

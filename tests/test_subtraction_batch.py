@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import hasty
 from subtraction_fields import SIGMA_NEW, SIGMA_REFERENCE, field, gaussian_stamp, stars
 
 from diffdeblend.exposure import make_exposure
@@ -32,6 +33,13 @@ SCALE = {"beta": BETA, "dx": DX, "dy": DY}
 MASKS = RNG.uniform(size=(2, N, SIDE, SIDE)) < 0.002
 MASKS[:, :, 7:24, 33:50] = False  # where a star will appear
 HOLES = {"masks_new": MASKS[0], "masks_reference": MASKS[1]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def one_pair(k):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from subtraction_fields import SKY_NEW, SKY_REFERENCE, field
 
 from diffdeblend.psf import GaussianPSF, PSFBasis
@@ -14,6 +15,13 @@ from diffdeblend.subtract.psf_stamps import psf_stamp
 
 SHAPE, POINT = (40, 36), (20, 17, 4000.0)
 NAMES = ("beta", "dx", "dy", "gamma", "new", "reference", "fwhm", "coefficients")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def basis_images():

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from subtraction_fields import (
     SIGMA_NEW,
     SIGMA_REFERENCE,
@@ -27,6 +28,13 @@ PSF_NEW, PSF_REFERENCE = (
     gaussian_stamp(s).astype(np.float32) for s in (SIGMA_NEW, SIGMA_REFERENCE)
 )
 maps_of = eqx.filter_jit(subtract_constant)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def pair_of(images, noise=None, missing=None):

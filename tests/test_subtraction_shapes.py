@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from quick import hasty
 from subtraction_fields import SIGMA_NEW, SIGMA_REFERENCE, field, gaussian_stamp
 
 from diffdeblend.exposure import make_exposure
@@ -20,6 +21,13 @@ PSFS = [gaussian_stamp(s, lean=0.2) for s in (SIGMA_NEW, SIGMA_REFERENCE)]
 ROUND = [gaussian_stamp(s) for s in (SIGMA_NEW, SIGMA_REFERENCE)]
 SHAPE, SKY = (150, 180), 500.0
 POINT = (110, 60, 4000.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def textbook(new, reference, variance_new, variance_reference):
@@ -50,7 +58,9 @@ def textbook(new, reference, variance_new, variance_reference):
     return [a[EDGE:-EDGE, EDGE:-EDGE] for a in maps]
 
 
-@pytest.mark.parametrize("shape", [(400, 1024), (681, 1023), (257, 255)])
+@pytest.mark.parametrize(
+    "shape", [(400, 1024), (257, 255), pytest.param((681, 1023), marks=pytest.mark.slow)]
+)
 def test_awkward_shapes_equal_the_paper(shape):
     rng = np.random.default_rng(1)
     slope = np.linspace(1, 1.5, shape[1]) + 0 * np.arange(shape[0])[:, None]
@@ -137,8 +147,6 @@ def test_numbers_of_all_kinds_give_the_same(raw, change):
 
 
 def test_what_is_given_may_be_mixed_with_what_is_measured(raw):
-    check(found(*raw, background="fit"))
-    check(found(*raw, shift="fit"))
     new, reference = raw
     moved = np.roll(new, 1, axis=1) + 20
     both = found(moved, reference, beta="fit", background="fit", shift=(1.0, 0.0), box_size=None)
@@ -159,12 +167,12 @@ def test_variances_that_are_not_positive_are_not_used(raw):
     for sigma in (0.0, -1.0):
         with pytest.raises(ValueError, match="`variance` must be positive"):
             make_exposure(raw[0] - SKY, np.full(SHAPE, sigma), ROUND[0])
-        with pytest.raises(ValueError, match="`variance`"):
+    for sigma in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="pixel"):
             prepare(raw[0], variance=np.full(SHAPE, sigma))
-    with pytest.raises(ValueError, match="pixel"):
-        prepare(raw[0], variance=np.full(SHAPE, np.nan))
 
 
+@pytest.mark.slow
 def test_a_psf_may_be_larger_than_the_image(raw):
     wide = [gaussian_stamp(s, 201) for s in (SIGMA_NEW, SIGMA_REFERENCE)]
     check(found(*raw, psf=tuple(wide)))
@@ -183,7 +191,7 @@ def test_pairs_that_do_not_go_together_are_refused(raw):
         found(new, reference, mask=np.ones(SHAPE, bool))
     with pytest.raises(ValueError, match="pixel"):
         prepare(np.full(SHAPE, np.nan))
-    with pytest.raises(ValueError, match="no noise"):
+    with pytest.raises(ValueError, match="without noise"):
         prepare(np.full(SHAPE, 7.0))
     with pytest.raises(ValueError, match="overlap"):
         found(*exposures_far_apart(raw), align="wcs")

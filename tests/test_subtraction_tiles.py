@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend.psf import GaussianPSF, PixelPSF, PSFBasis
 from diffdeblend.subtract.constant import subtract_constant
@@ -21,6 +22,13 @@ SIGMA_NEW, SIGMA_REFERENCE, BETA = 3.0, 2.0, 0.7
 
 in_tiles = jax.jit(subtract_tiles, static_argnames=("tiling", "systematics", "at_once"))
 with_one_pair = jax.jit(subtract_constant, static_argnames=("border", "systematics"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def moffat(width, lean=0.0):
