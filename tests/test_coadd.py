@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import hasty
+from quick import hasty, quick_jit
 from scipy.signal import correlate
 
 from diffdeblend import make_exposure
@@ -221,8 +221,9 @@ def test_a_vmap_over_epochs_is_the_loop_and_compiles_once(compilations):
         for k, e in enumerate(made)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    several = jax.vmap(lambda e: epoch_sums(e, plane))(stacked)
-    loop = [epoch_sums(e, plane) for e in parts]
+    several = quick_jit(jax.vmap(lambda e: epoch_sums(e, plane)))(stacked)
+    one = quick_jit(lambda e: epoch_sums(e, plane))
+    loop = [one(e) for e in parts]
     for got, *wanted in zip(*(jax.tree.leaves(t) for t in (several, *loop)), strict=True):
         wanted = np.stack(wanted)
         assert np.abs(np.asarray(got) - wanted).max() <= 1e-5 * np.abs(wanted).max()

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from quick import hasty, quick_jit
+from quick import quick_jit
 from scipy.ndimage import convolve
 from scipy.signal import convolve2d
 
@@ -35,13 +35,6 @@ KERNELS = (
     np.array([[0.1, 0.4, 0.2], [0.3, 1.0, 0.3], [0.2, 0.4, 0.1]]),
     np.array([[0.0, 0.1, 0.0], [0.4, 1.0, 0.4], [0.0, 0.1, 0.0]]),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 def correlation() -> np.ndarray:

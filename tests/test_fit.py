@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import hasty
 from scipy.optimize import least_squares
 
 from diffdeblend import (
@@ -33,13 +32,6 @@ SHAPE = (37, 43)
 BANDS = ("g", "r")
 PSF = GaussianPSF(np.array([3.1, 2.6]))
 NOISE = np.array([0.5, 0.8])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 def truth() -> Scene:
@@ -92,7 +84,8 @@ def test_default_method_finds_the_truth():
     close(found.scene, found.errors, truth())
 
 
-@pytest.mark.parametrize("exact", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", [False, True])
 def test_ends_where_scipy_ends(x64, exact):
     exposure = observe(truth(), seed=1)
     method = LevenbergMarquardt(tolerance=1e-9, exact=exact, max_steps=200)

@@ -135,7 +135,8 @@ def test_a_new_star_has_its_flux_and_does_not_spoil_the_fit(stacks):
     assert np.std(pulls) < 1.7
 
 
-@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True])
 def test_derivatives_of_the_fit_equal_differences(reverse):
     with jax.enable_x64(True):
         stacks = [np.asarray(a, float)[None, 12:-12, 12:-12] for a in one_pair(3)]

@@ -146,6 +146,7 @@ def test_numbers_of_all_kinds_give_the_same(raw, change):
     check(found(*map(change, raw)))
 
 
+@pytest.mark.slow
 def test_what_is_given_may_be_mixed_with_what_is_measured(raw):
     new, reference = raw
     moved = np.roll(new, 1, axis=1) + 20
