@@ -11,7 +11,6 @@ from astropy.table import Table
 pytest.importorskip("matplotlib")
 
 from matplotlib.quiver import Quiver
-from quick import hasty
 
 from diffdeblend.panels import panels
 from diffdeblend.plot_psf import (
@@ -28,13 +27,6 @@ from diffdeblend.plot_psf import (
 from diffdeblend.simulate import elliptical_psf, elliptical_stamp
 
 SHAPE = (60, 100)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import hasty, quick_jit
+from quick import quick_jit
 from scipy.special import erf, gamma, kv
 
 from diffdeblend.detect.peaks import psf_images as peak_images
@@ -24,13 +24,6 @@ from diffdeblend.psf.abstract import transfer
 
 FWHM = np.array([2.9, 4.1])
 SIGMA, WEIGHT = np.array([[1.5, 2.9], [1.8, 4.1]]), np.array([[2.0, 1.0], [0.4, 0.3]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 def pixels(height=9, width=13):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.polynomial.chebyshev import chebval2d
-from quick import hasty, quick_jit
+from quick import quick_jit
 from scipy.ndimage import convolve
 from scipy.signal import fftconvolve
 
@@ -25,13 +25,6 @@ from diffdeblend.simulate import elliptical_stamp
 SHAPE = (47, 70)
 draw_points = quick_jit(draw)
 HEIGHT, WIDTH = 15, 19
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 def gaussian(x, y, dx=0.0, dy=0.0, size=(HEIGHT, WIDTH)):

@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import hasty, quick_jit
+from quick import quick_jit
 
 from diffdeblend import PointSource, Scene, Sersic, render
 from diffdeblend.detect import score_image
@@ -13,13 +13,6 @@ from diffdeblend.psf import PSFBasis
 from diffdeblend.simulate import elliptical_psf, elliptical_stamp, star_field
 
 SHAPE = (90, 140)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sooner():
-    """Compiling takes most of the time here."""
-    with hasty():
-        yield
 
 
 def varying(shape=SHAPE):
