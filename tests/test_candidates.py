@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from scipy.ndimage import maximum_filter
 
 from diffdeblend import make_exposure
@@ -20,6 +21,13 @@ from diffdeblend.transients import (
 
 SHAPE = (150, 210)
 BETA, SIGMA_NEW, SIGMA_REFERENCE = 0.8, 6.0, 4.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def moffat(fwhm, size=31, dx=0.0, dy=0.0):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty, quick_jit
 from scipy.signal import correlate
 
 from diffdeblend import make_exposure
@@ -16,6 +17,13 @@ WIDTHS = (1.1, 1.6, 2.2)
 SCALES = np.array([1.0, 0.7, 1.3])
 SIGMAS = np.array([3.0, 2.0, 5.0])
 _STARS = np.random.default_rng(5).uniform([6, 6, 2.5], [124, 83, 4.2], (25, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def moffat(width, size=25, dx=0.0, dy=0.0, stretch=1.0):
@@ -213,8 +221,9 @@ def test_a_vmap_over_epochs_is_the_loop_and_compiles_once(compilations):
         for k, e in enumerate(made)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    several = jax.vmap(lambda e: epoch_sums(e, plane))(stacked)
-    loop = [epoch_sums(e, plane) for e in parts]
+    several = quick_jit(jax.vmap(lambda e: epoch_sums(e, plane)))(stacked)
+    one = quick_jit(lambda e: epoch_sums(e, plane))
+    loop = [one(e) for e in parts]
     for got, *wanted in zip(*(jax.tree.leaves(t) for t in (several, *loop)), strict=True):
         wanted = np.stack(wanted)
         assert np.abs(np.asarray(got) - wanted).max() <= 1e-5 * np.abs(wanted).max()

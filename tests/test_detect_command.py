@@ -135,7 +135,6 @@ def test_an_image_without_a_psf_is_read_once(field, tmp_path, monkeypatch):
     ("options", "words"),
     [
         (["--threshold", "-1"], "--threshold"),
-        (["--kernel", "psf"], "--psf"),
         (["--kernel", "nothing.fits"], "nothing.fits"),
         (["--mesh", "0"], "--mesh"),
         (["--kernel-size", "4"], "size"),

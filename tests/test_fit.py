@@ -84,7 +84,8 @@ def test_default_method_finds_the_truth():
     close(found.scene, found.errors, truth())
 
 
-@pytest.mark.parametrize("exact", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", [False, True])
 def test_ends_where_scipy_ends(x64, exact):
     exposure = observe(truth(), seed=1)
     method = LevenbergMarquardt(tolerance=1e-9, exact=exact, max_steps=200)

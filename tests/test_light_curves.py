@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy import units
 from astropy.table import QTable
+from quick import hasty
 
 from diffdeblend import KolmogorovPSF, PointSource, Scene, Sersic, make_exposure, render
 from diffdeblend.grid import fine
@@ -14,6 +15,13 @@ from diffdeblend.transients import forced_epochs, light_curve, mean_position
 
 SHAPE = (60, 95)
 F_D = 0.2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def gaussian(sigma, size=21, dx=0.0, dy=0.0):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend import (
     ConstantBackground,
@@ -25,6 +26,13 @@ from diffdeblend.grid import FIT
 SHAPE = (31, 36)
 PSF = GaussianPSF(np.array([3.1, 2.8]))
 NAMES = ("flux", "x", "y", "radius", "index", "ellipticity")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def scene(light: float = 1.0) -> Scene:

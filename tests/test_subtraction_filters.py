@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend.subtract.filters import (
     centred_stamp,
@@ -15,6 +16,13 @@ from diffdeblend.subtract.filters import (
 )
 
 SHAPES = [(64, 50), (51, 64), (47, 33)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from subtraction_fields import SIGMA_NEW, SIGMA_REFERENCE, field, gaussian_stamp
 
 from diffdeblend.exposure import make_exposure
@@ -12,6 +13,13 @@ from diffdeblend.subtract.fit_steps import fit_stamps
 
 SHAPE, BETA = (190, 250), 0.7
 POINT = (120, 60, 2500.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def shift(x, y):
@@ -106,6 +114,13 @@ def test_subtract_end_to_end(images):
     assert np.abs(sig[rest]).max() < 5.5
     assert abs(np.mean(sig[rest])) < 0.05
     assert difference.D.shape == (1, *SHAPE)
+    unsure = subtract(new, reference, fit=difference.fit, flux_ratio_noise="fit")
+    told = subtract(
+        new, reference, fit=difference.fit, flux_ratio_noise=float(difference.fit.residual_beta[0])
+    )
+    np.testing.assert_array_equal(unsure.flux_err, told.flux_err)
+    assert (unsure.flux_err >= difference.flux_err).all()
+    assert (unsure.flux_err > difference.flux_err).any()
     np.testing.assert_allclose(difference.P_D.sum(axis=(1, 2)), 1, atol=1e-5)
     swapped = subtract(new, reference, fit=None, beta=BETA, dx=0.12, dy=-0.2, gamma=3.0)
     assert swapped.fit is None

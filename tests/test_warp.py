@@ -4,10 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend.subtract.warp import derivative, warp
 
 SHAPE = (71, 96)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sooner():
+    """Compiling takes most of the time here."""
+    with hasty():
+        yield
 
 
 def gaussian(x, y, sigma=1.6):

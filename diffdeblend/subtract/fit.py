@@ -188,7 +188,7 @@ def _places(pair: BandPair, n_stars: int) -> np.ndarray:
     spoilt = grown(flawed, int(np.ceil(pair.fwhm)))
     # As bright in either, so that neither decides alone which of its noise peaks are compared.
     both = pair.new / pair.sigma_new + pair.reference / pair.sigma_reference
-    return bright_places(both, float(np.sqrt(2)), ~spoilt, plan, n_stars, least=20.0)
+    return bright_places(both, float(np.sqrt(2)), np.logical_not(spoilt), plan, n_stars, least=20.0)
 
 
 def _stamps(pair: BandPair, places: np.ndarray, degree: int) -> Stamps:

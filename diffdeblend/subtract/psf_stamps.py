@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffdeblend.detect.peaks import psf_images
+from diffdeblend.grid import product_modes
+from diffdeblend.parameters import as_float
 from diffdeblend.polynomials import chebyshev_design
-from diffdeblend.psf import AbstractPSF, PixelPSF
+from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
 from diffdeblend.psf.basis import PSFBasis
 
 # A PSF that is a formula is drawn on so many pixels.
@@ -23,17 +26,27 @@ def varies(psf: AbstractPSF) -> bool:
 
 
 def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h w"]:
-    """The PSF in the middle of an image of `shape`: unit sum, odd sides."""
+    """The PSF in the middle of an image of `shape`: unit sum, odd sides.
+
+    May be traced, and differentiated by what the PSF consists of, unless that is samples.
+    """
     if isinstance(psf, PixelPSF):
         return psf.image
-    if isinstance(psf, PSFBasis):
+    if isinstance(psf, PSFBasis) and not isinstance(psf.coefficients, Tracer):
         x, y = (np.array([(n - 1) / 2]) for n in (shape[1], shape[0]))
         stamps = [basis_stamps(psf, band, x, y)[0] for band in range(psf.n_bands)]
         return jnp.asarray(np.stack(stamps), psf.images.dtype)
     middle = psf.at(jnp.asarray((shape[1] - 1) / 2), jnp.asarray((shape[0] - 1) / 2))
     if isinstance(middle, PixelPSF):
         return middle.image
-    drawn = jnp.asarray(psf_images(middle, _DRAWN))
+    if isinstance(middle, SampledPSF):
+        drawn = jnp.asarray(psf_images(middle, _DRAWN))
+    else:
+        # As `psf_images` does, but so that it can be traced, and derived by a width.
+        kx = as_float(2 * np.pi * np.fft.fftfreq(_DRAWN))
+        plane = jax.lax.complex(*middle.fourier(product_modes(kx, kx)))
+        images = jnp.real(jnp.fft.ifft2(plane.reshape(-1, _DRAWN, _DRAWN)))
+        drawn = jnp.fft.fftshift(images, axes=(1, 2))
     return drawn / drawn.sum(axis=(1, 2), keepdims=True)
 
 

@@ -45,7 +45,7 @@ def subtract(
     gamma: Any = 0.0,
     shift_degree: int = 3,
     registration_noise: Literal["fit"] | float = "fit",
-    flux_ratio_noise: float = 0.0,
+    flux_ratio_noise: Literal["fit"] | float = 0.0,
     psf_noise: float = 0.0,
     varying: Varying = "auto",
     tile: int = 256,
@@ -63,7 +63,9 @@ def subtract(
         less beta times that of the reference. One number, or one a band. Not together with a fit.
     - `shift_degree`: of the polynomials of the fitted shift, 0 to 3; fewer stars allow less.
     - `registration_noise`: standard deviation of positions in pixels; `"fit"`: what the fit left.
-    - `flux_ratio_noise`, `psf_noise`: relative standard deviations of beta and of the PSF's width.
+    - `flux_ratio_noise`: relative standard deviation of beta from star to star; `"fit"`: what the
+        fit left, though stars that vary are in it.
+    - `psf_noise`: relative standard deviation of the PSF's width.
     - `varying`: `"constant"`: one pair of PSFs, those in the middle; `"tiles"`: PSFs at their
         place, in overlapping tiles; `"auto"`: tiles if a PSF varies.
     - `tile`: about the side of a tile, in pixels.
@@ -94,7 +96,7 @@ def subtract(
         if (given[0] <= 0).any():
             raise ValueError(f"`beta` must be positive; got {beta!r}.")
         ratio, shift_x, shift_y, level = given
-        fields, position_noise = None, np.zeros(new.n_bands)
+        fields, position_noise, ratio_noise = None, np.zeros(new.n_bands), np.zeros(new.n_bands)
     else:
         if measured.shape != new.shape or len(measured.beta) != new.n_bands:
             raise ValueError(
@@ -107,15 +109,18 @@ def subtract(
         shift_y = np.asarray(measured.dy_at(*middle))
         fields = measured if measured.degree else None
         position_noise = np.asarray(measured.residual)
+        ratio_noise = np.asarray(measured.residual_beta)
     if registration_noise != "fit":
         position_noise = np.full(new.n_bands, float(registration_noise))
+    if flux_ratio_noise != "fit":
+        ratio_noise = np.full(new.n_bands, float(flux_ratio_noise))
     tiled = varying == "tiles" or (varying == "auto" and (varies(new.psf) or varies(reference.psf)))
     results = []
     for band, pair in enumerate(pairs):
         noise = SystematicNoise(
             *(
                 jnp.asarray(v, pair.new.dtype)
-                for v in (position_noise[band], position_noise[band], flux_ratio_noise, psf_noise)
+                for v in (position_noise[band], position_noise[band], ratio_noise[band], psf_noise)
             )
         )
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
@@ -277,7 +282,7 @@ def _check_settings(
         ("flux_ratio_noise", flux_ratio_noise),
         ("psf_noise", psf_noise),
     ):
-        if name == "registration_noise" and isinstance(value, str) and value == "fit":
+        if name != "psf_noise" and isinstance(value, str) and value == "fit":
             continue
         if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
             raise ValueError(f"`{name}` must be a finite number, 0 or more; got {value!r}.")
