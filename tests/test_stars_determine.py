@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from diffdeblend.stars import determine_psf, validate_psf
-from diffdeblend.stars.backbone import fit_backbone
 
 NY, NX, SKY = 420, 640, 100.0
 
@@ -99,11 +98,10 @@ def test_a_wrong_psf_is_seen_by_the_same_stars(field):
     assert report.size_error < -0.05
 
 
-def test_another_image_of_the_same_kind_compiles_nothing(field):
-    data, variance = draw(2)
-    compiled = fit_backbone._cache_size()
-    determine_psf(data.astype(">f4"), variance)
-    assert fit_backbone._cache_size() == compiled
+def test_big_endian_images_of_a_constant_variance_are_taken(field):
+    data, _, mask, star_psf = field
+    found = determine_psf(data.astype(">f4"), 1.3 * SKY, mask)
+    assert found.fwhm == pytest.approx(star_psf.fwhm, rel=0.01)
 
 
 def test_bad_input_is_named():

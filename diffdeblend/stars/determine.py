@@ -3,14 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from astropy.table import Table
 from jaxtyping import ArrayLike, Float
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.polynomials import chebyshev_design, n_terms
+from diffdeblend.polynomials import chebyshev_design
 from diffdeblend.psf import PSFBasis
 from diffdeblend.stars.backbone import fit_backbone
 from diffdeblend.stars.find_stars import Chosen, find_stars
@@ -38,7 +36,7 @@ class DetermineSettings:
     method: Method = "moffat+residual"
     degree: int = 3
     n_basis: int | None = None
-    inf_loss: float | None = 1e-7
+    inf_loss: float | None = 1e-6
     reserve: float = 0.2
     seed: int = 0
     min_snr: float = 30.0
@@ -129,7 +127,7 @@ def determine_psf(
     - `method`: "moffat+residual", "moffat" without the added functions, or "gaussian".
     - `degree`: highest degree of the fields, 0 for a PSF that is the same everywhere.
     - `n_basis`, `inf_loss`: images in the basis, or the share of power that it may lack (default
-        1e-7, thus 0.03 % of the norm).
+        1e-6, thus 0.1 % of the norm).
     - `reserve`: fraction of the stars that are kept out to judge the PSF by, drawn by `seed`.
     - `min_snr`: of a star. `max_stars`: the brightest of each part of the image up to so many.
     - `size`: of the PSF's images, odd; default about ten times the FWHM. `fit_size`: of the pixels
@@ -156,20 +154,16 @@ def determine_psf(
         raise ValueError("no star of `image` has pixels free of neighbours and masks.")
     shape = (pixels.shape[0], pixels.shape[1])
     degree = options.degree
-    terms = np.zeros((n_terms(degree), len(stack.x)), np.float32)
     index = chosen.used
-    terms[:, : len(index)] = chebyshev_design(
-        chosen.peaks.x[index], chosen.peaks.y[index], shape, degree
-    ).T
-    terms = jnp.asarray(terms)
+    terms = chebyshev_design(chosen.peaks.x[index], chosen.peaks.y[index], shape, degree).T
     gaussian = options.method == "gaussian"
-    start = jnp.asarray([fwhm, 0.0, 0.0, _GAUSSIAN_T if gaussian else 0.3], terms.dtype)
-    scale = jnp.asarray(_prior_widths(fwhm, degree, gaussian), terms.dtype)
+    start = np.array([fwhm, 0.0, 0.0, _GAUSSIAN_T if gaussian else 0.3])
+    scale = _prior_widths(fwhm, degree, gaussian)
     error = options.model_error
     fit = fit_backbone(stack, terms, start, scale, error, degree=degree)
-    found, sigma = None, jnp.asarray(fwhm / 2.355)
+    found, sigma = None, fwhm / 2.355
     if options.method == "moffat+residual":
-        corrected = fit_residual(stack, terms, fit, error, degree=degree)
+        corrected = fit_residual(stack, terms, fit, error)
         fit, found, sigma = corrected.backbone, corrected.coefficients, corrected.sigma
     psf = basis_of_fields(
         fit.fields,
@@ -181,7 +175,7 @@ def determine_psf(
         n_basis=options.n_basis,
         inf_loss=None if options.n_basis is not None else options.inf_loss,
     )
-    fields = np.asarray(fit.fields, float)
+    fields = fit.fields
     middle = (
         fields
         @ chebyshev_design(
@@ -190,7 +184,7 @@ def determine_psf(
     )
     return StarPSF(
         psf,
-        _table(chosen, crowded, jax.device_get(fit), stack),
+        _table(chosen, crowded, fit, stack),
         float(middle[0]),
         np.inf if gaussian else float(1 / middle[3]),
         fields,
@@ -246,11 +240,11 @@ def _stack(
     )
     offset = np.arange(size) - size // 2
     core = offset[:, None] ** 2 + offset**2 <= (0.75 * fwhm) ** 2
-    good = np.array(stack.good)
-    crowded = good[: len(index), core].mean(axis=1) < _CORE
-    # A row of the padded stack without a good pixel counts for nothing.
-    good[: len(index)][crowded] = False
-    return stack._replace(good=jnp.asarray(good)), crowded
+    good = stack.good.copy()
+    crowded = good[:, core].mean(axis=1) < _CORE
+    # A row of the stack without a good pixel counts for nothing.
+    good[crowded] = False
+    return stack._replace(good=good), crowded
 
 
 def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> Table:
@@ -261,7 +255,7 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     kept = index[~crowded]
     used = np.zeros(n, bool)
     used[kept] = True
-    outlier = index[~crowded & (fit.weight[: len(index)] < 0.1)]
+    outlier = index[~crowded & (fit.weight < 0.1)]
     used[outlier] = False
     reason[outlier] = "outlier"
     columns: dict[str, np.ndarray] = {
@@ -272,12 +266,12 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     }
     inside = np.flatnonzero(~crowded)
     for name, values in (
-        ("x", np.asarray(stack.x0) + fit.x),
-        ("y", np.asarray(stack.y0) + fit.y),
+        ("x", stack.x0 + fit.x),
+        ("y", stack.y0 + fit.y),
         ("flux", fit.flux),
         ("chi2", fit.chi2),
     ):
-        columns[name][kept] = np.asarray(values)[inside]
+        columns[name][kept] = values[inside]
     with np.errstate(invalid="ignore", divide="ignore"):
         mag = np.where(columns["flux"] > 0, -2.5 * np.log10(columns["flux"]), np.nan)
     return Table(

@@ -1,6 +1,7 @@
 """The PSF of an exposure in all of its bands, by the name of a method."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class StarMethod:
     - `method`: "moffat": a Moffat profile whose shape varies smoothly, with what it misses added as
         far as the stars demand it; "gaussian": an elliptical Gaussian instead; "basis": principal
         components of the star images, as ProperImage has them.
-    - `inf_loss`: share of power that the images of the basis may lack; default 1e-7, or 0.25 for
+    - `inf_loss`: share of power that the images of the basis may lack; default 1e-6, or 0.25 for
         "basis", whose images are those of the stars with their noise. Larger keeps fewer images.
     - `n_basis`: images to keep, in place of `inf_loss`.
     - `smooth`: of the images of "basis", sigma in pixels; 0 for none.
@@ -100,7 +101,7 @@ def _band_psf(exposure: Exposure, band: int, how: StarMethod) -> StarPSF:
     pixels = np.asarray(exposure.image[band], np.float32)
     variance = np.asarray(exposure.variance[band], np.float32)
     masked = ~np.asarray(exposure.good[band])
-    own = {} if how.method == "basis" else {"n_basis": how.n_basis}
+    own: dict[str, Any] = {} if how.method == "basis" else {"n_basis": how.n_basis}
     if how.method != "basis" and how.inf_loss is not None:
         own["inf_loss"] = how.inf_loss
     found = determine_psf(
