@@ -74,6 +74,7 @@ def fit_backbone(
     *,
     degree: int,
     profile: Profile = MOFFAT,
+    begin: Backbone | None = None,
 ) -> Backbone:
     r"""Robust Gauss-Newton steps on fields and stars together, until they are small.
 
@@ -88,6 +89,7 @@ def fit_backbone(
         at zero, or at `start` for degree 0, around which that prior is.
     - `model_error`: a fraction of the light of each pixel, added to its noise: no bright star alone
         decides.
+    - `begin`: a fit of nearly the same stars, to go on from.
     """
     group = group_of_terms(degree)
     fields = np.zeros((4, n_terms(degree)))
@@ -97,7 +99,9 @@ def fit_backbone(
     fit = Backbone(fields, stack.x, stack.y, stack.flux, flat, flat, flat, prior, profile)
     # A step of each kind of field that is small.
     unit = np.array([start[0], 1.0, 1.0, 1.0])[:, None]
-    fine = False
+    fine = begin is not None
+    if begin is not None:
+        fit = begin._replace(prior=prior)
     taken = 0
     while taken < (_FINE if fine else _ROUGH):
         taken += 1

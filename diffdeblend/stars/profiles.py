@@ -203,3 +203,13 @@ def _norm_by_t(shape: Shape, profile: Profile) -> np.ndarray:
         return np.zeros_like(shape.t)
     t = shape.t
     return 2**t * _LN2 / (2**t - 1) - 1 / (t * (1 - t))
+
+
+def width_at_half(shape: Shape, profile: Profile) -> Float[np.ndarray, "n"]:
+    """FWHM of the whole profile, in pixels."""
+    if not isinstance(profile, TwoGaussians):
+        return shape.fwhm
+    rho = np.linspace(0, profile.ratio**2, 2000)
+    heights = _value(rho[None], shape.t[:, None], profile)
+    below = (heights > 0.5 * heights[:, :1]).sum(1)
+    return shape.fwhm * np.sqrt(rho[np.minimum(below, len(rho) - 1)])
