@@ -13,7 +13,7 @@ from diffdeblend.psf import PSFBasis
 from diffdeblend.stars.backbone import Backbone, shape_at
 from diffdeblend.stars.components import component_psf
 from diffdeblend.stars.find_stars import Chosen, find_stars
-from diffdeblend.stars.nodes import basis_of_fields
+from diffdeblend.stars.nodes import basis_of_fields, images_of_fields
 from diffdeblend.stars.pixels import checked_pixels
 from diffdeblend.stars.profile_fit import fit_linear_stars
 from diffdeblend.stars.profiles import width_at_half
@@ -209,7 +209,12 @@ def determine_psf(
         )
     width = 0.0
     if options.refine:
-        psf, width = refine_psf(psf, stack, fit, options.model_error, seed=options.seed)
+        exact = None
+        if options.method != "kl":
+            exact = images_of_fields(fit, found, sigma, terms, stack.data.shape[1])
+        psf, width = refine_psf(
+            psf, stack, fit, options.model_error, exact=exact, seed=options.seed
+        )
     centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2]])
     middle = shape_at(fit.fields, chebyshev_design(*centre, shape, degree).T)
     return StarPSF(

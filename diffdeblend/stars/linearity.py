@@ -10,7 +10,7 @@ from diffdeblend.stars.stamps import StarStack
 
 # As many stars must be below the limit.
 _FEWEST = 12
-_SIGMAS, _ALIKE = 5.0, 9.0
+_SIGMAS, _ALIKE = 4.0, 9.0
 # Least change of the size of the brightest, as a fraction, that is worth a limit.
 _LEAST = 0.005
 
@@ -42,7 +42,7 @@ def linear_limit(
     Where the light is no longer counted in full, and where charges push others away, bright stars
     are wider, the more the brighter they are. So many straight lines that begin at the peak of one
     star as there are stars are fitted to the sizes; the one that explains most is the limit, if it
-    rises with five sigma, or a higher one that does about as well.
+    rises with four sigma, or a higher one that does about as well.
 
     - `peak`: brightest pixel of each star. `wider`, `error`: of `size_errors`. `use`: stars that
         count.

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from diffdeblend.polynomials import chebyshev_design, n_terms
 from diffdeblend.psf import PSFBasis, psf_basis_from_images
-from diffdeblend.stars.backbone import shape_at
+from diffdeblend.stars.backbone import Backbone, shape_at
 from diffdeblend.stars.profiles import MOFFAT, Profile, profile_images
 from diffdeblend.stars.residual import DEGREE, residual_images
 
@@ -52,6 +52,21 @@ def basis_of_fields(
         inf_loss=None if constant else inf_loss,
         degree=0 if constant else _DEGREE,
     )
+
+
+def images_of_fields(
+    fit: Backbone,
+    coefficients: Float[np.ndarray, "function term"] | None,
+    sigma: float,
+    terms: Float[np.ndarray, "term n"],
+    size: int,
+) -> Float[np.ndarray, "n size size"]:
+    """The fitted PSF at each star's place in its pixels."""
+    image = profile_images(fit.x, fit.y, shape_at(fit.fields, terms), size, fit.profile)
+    if coefficients is None:
+        return image
+    amounts = coefficients @ terms[: coefficients.shape[1]]
+    return image + residual_images(fit.x, fit.y, sigma, size, amounts)
 
 
 def _images(

@@ -20,12 +20,12 @@ from diffdeblend.stars.equations import noise_of
 from diffdeblend.stars.stamps import StarStack
 
 # Widths of the prior on a pixel: fractions of the light there, and of a hundredth of the peak.
-_WIDTHS = (0.003, 0.01, 0.03, 0.1)
+_WIDTHS = (0.01, 0.03, 0.1)
 _FLOOR = 0.01
 # Of the coefficients of fields, as a fraction of the largest of an image.
 _FIELDS = 0.1
 _HELD_OUT = 0.25
-_STEPS, _SOLVES = 3, 40
+_STEPS, _SOLVES = 2, 30
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -43,14 +43,23 @@ class _Stars(NamedTuple):
     terms: Array
     own: Array
     own_scale: Array
+    lost: Array
 
 
 def refine_psf(
-    psf: PSFBasis, stack: StarStack, fit: Backbone, model_error: float, *, seed: int = 0
+    psf: PSFBasis,
+    stack: StarStack,
+    fit: Backbone,
+    model_error: float,
+    *,
+    exact: Float[np.ndarray, "n size size"] | None = None,
+    seed: int = 0,
 ) -> tuple[PSFBasis, float]:
     """The refined PSF and the width of the prior that was chosen, 0 if nothing better was found.
 
     - `psf`: of one band. `stack`, `fit`: the stars, and what is known of each.
+    - `exact`: what `psf` is drawn from, at each star's place in its pixels, of unit flux. Narrow
+        PSFs lose by being moved by fractions of a pixel; with it only what is added is moved.
     - `seed`: of the draw of the stars that judge.
     """
     images, coefficients = (np.asarray(a[0], np.float32) for a in (psf.images, psf.coefficients))
@@ -58,11 +67,12 @@ def refine_psf(
     terms = chebyshev_design(x, y, psf.shape, psf.degree).T.astype(np.float32)
     own = np.stack([fit.flux, fit.x, fit.y, fit.sky], 1).astype(np.float32)
     known = stack.good.any((1, 2)) & (fit.weight > 0.1)
-    light = _unit_images(images, coefficients, terms, own, stack.data.shape[1])
-    light = own[:, 0, None, None] * np.asarray(light)
+    moved = np.asarray(_unit_images(images, coefficients, terms, own, stack.data.shape[1]))
+    lost = np.zeros_like(moved) if exact is None else exact.astype(np.float32) - moved
+    light = own[:, 0, None, None] * (moved + lost)
     residual = stack.data - light - own[:, 3, None, None]
     weight = np.asarray(noise_of(stack, light, residual, model_error, robust=True).weight)
-    stars = _Stars(stack.data, np.sqrt(weight), terms, own, _own_scale(own, weight, light))
+    stars = _Stars(stack.data, np.sqrt(weight), terms, own, _own_scale(own, weight, light), lost)
     mean = np.tensordot((coefficients @ terms[:, known]).mean(1), images, 1)
     room = np.abs(mean) + _FLOOR * mean.max()
     held = np.zeros(len(x), bool)
@@ -92,7 +102,11 @@ def refine_psf(
     if not best:
         return psf, 0.0
     images, coefficients, _ = fitted(best, known, start)
-    return PSFBasis(images[None], coefficients[None], psf.shape, psf.degree), best
+    try:
+        return PSFBasis(images[None], coefficients[None], psf.shape, psf.degree), best
+    except ValueError:
+        # Fields of many noisy images may cross zero where there is no star.
+        return psf, 0.0
 
 
 def _own_scale(own: np.ndarray, weight: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -141,7 +155,7 @@ def _fitted(
 
     def residual(unknowns: Unknowns) -> Array:
         new, fields, own = values(unknowns)
-        unit = _unit_images(new, fields, stars.terms, own, stars.data.shape[1])
+        unit = _unit_images(new, fields, stars.terms, own, stars.data.shape[1]) + stars.lost
         model = own[:, 0, None, None] * unit + own[:, 3, None, None]
         return stars.root_weight * (stars.data - model)
 
