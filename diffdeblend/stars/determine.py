@@ -184,7 +184,7 @@ def determine_psf(
         inf_loss = _KL_INF_LOSS if options.method == "kl" else _INF_LOSS
     if options.method == "kl":
         wide, _ = _stack(pixels, v, masked, chosen, size + _WIDER, fwhm)
-        wide = wide._replace(good=wide.good & stack.good.any((1, 2))[:, None, None])
+        wide = wide._replace(good=wide.good & stack.good.any((1, 2), keepdims=True))
         psf = component_psf(
             wide,
             fit,
@@ -216,7 +216,7 @@ def determine_psf(
             psf, stack, fit, options.model_error, exact=exact, seed=options.seed
         )
     centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2]])
-    middle = shape_at(fit.fields, chebyshev_design(*centre, shape, degree).T)
+    middle = shape_at(fit.fields, chebyshev_design(centre[0], centre[1], shape, degree).T)
     return StarPSF(
         psf,
         _table(chosen, crowded, fit, stack, limit),

@@ -32,7 +32,7 @@ def fit_linear_stars(
     fit = _fit(stack, terms, fwhm, degree, method, model_error)
     for _ in range(_ROUNDS):
         wider, error = size_errors(stack, fit, terms, model_error)
-        found = linear_limit(peak, wider, error, stack.good.any((1, 2)))
+        found = linear_limit(peak, wider, error, np.asarray(stack.good.any((1, 2))))
         if not np.isfinite(found):
             break
         limit = found

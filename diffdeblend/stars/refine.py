@@ -6,7 +6,7 @@ that are left out of the fit, and if those like none better than the start, the 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ _FLOOR = 0.01
 _FIELDS = 0.1
 _HELD_OUT = 0.25
 _STEPS, _SOLVES = 2, 30
+# Of host or device.
+Values = Any
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -38,12 +40,12 @@ class Unknowns(NamedTuple):
 
 
 class _Stars(NamedTuple):
-    data: Array
-    root_weight: Array
-    terms: Array
-    own: Array
-    own_scale: Array
-    lost: Array
+    data: Values
+    root_weight: Values
+    terms: Values
+    own: Values
+    own_scale: Values
+    lost: Values
 
 
 def refine_psf(
@@ -128,7 +130,7 @@ def _moves(places: Array, rows: int, size: int) -> Float[Array, "n rows size"]:
 
 
 def _unit_images(
-    images: Array, coefficients: Array, terms: Array, own: Array, rows: int
+    images: Values, coefficients: Values, terms: Values, own: Values, rows: int
 ) -> Float[Array, "n rows rows"]:
     """The PSF at each star, moved to its place; of about unit sum."""
     fields = jnp.matmul(coefficients, terms, precision=_EXACT)
@@ -142,7 +144,7 @@ def _unit_images(
 
 @partial(jax.jit)
 def _fitted(
-    images: Array, coefficients: Array, stars: _Stars, room: Array, spread: Array
+    images: Values, coefficients: Values, stars: _Stars, room: Values, spread: Values
 ) -> tuple[Array, Array, Array]:
     """Images, coefficients and chi2 of each star after Gauss-Newton steps, solved by gradients."""
 
@@ -175,9 +177,11 @@ def _fitted(
                 back.own + 1e-4 * v.own,
             )
 
-        change, _ = jax.scipy.sparse.linalg.cg(normal, right, maxiter=_SOLVES)
+        change, _ = jax.scipy.sparse.linalg.cg(normal, right, maxiter=most)
         return jax.tree.map(jnp.add, unknowns, change)
 
+    # Declared as an int that it may be left out of.
+    most: Any = _SOLVES
     zero = Unknowns(*(jnp.zeros_like(a) for a in (images, coefficients, stars.own)))
     found = jax.lax.fori_loop(0, _STEPS, step, zero)
     new, fields, _ = values(found)

@@ -137,7 +137,7 @@ def real_rows(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Print, and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=Path, nargs="+", default=[], help="folders of sim_B.npz")
     parser.add_argument("--tools", type=Path, help="folder with the maker of pairs")
     parser.add_argument("--real", type=Path, help="folder with the real pair")
