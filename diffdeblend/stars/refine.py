@@ -177,11 +177,9 @@ def _fitted(
                 back.own + 1e-4 * v.own,
             )
 
-        change, _ = jax.scipy.sparse.linalg.cg(normal, right, maxiter=most)
+        change = jax.scipy.sparse.linalg.cg(normal, right, maxiter=_SOLVES)[0]
         return jax.tree.map(jnp.add, unknowns, change)
 
-    # Declared as an int that it may be left out of.
-    most: Any = _SOLVES
     zero = Unknowns(*(jnp.zeros_like(a) for a in (images, coefficients, stars.own)))
     found = jax.lax.fori_loop(0, _STEPS, step, zero)
     new, fields, _ = values(found)
