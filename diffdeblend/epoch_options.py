@@ -84,7 +84,7 @@ def add_stars(parser: Any, each: str = "") -> None:
         "--inf-loss",
         type=float,
         metavar="SHARE",
-        help="of power that the images of the basis may lack. Default: 1e-7; 0.25 of --"
+        help="of power that the images of the basis may lack. Default: 1e-6; 0.25 of --"
         f"{'psf' if each else 'method'} basis",
     )
     add(

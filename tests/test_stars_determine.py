@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from diffdeblend.stars import determine_psf, validate_psf
-from diffdeblend.stars.backbone import fit_backbone
 
 NY, NX, SKY = 420, 640, 100.0
 
@@ -99,11 +98,10 @@ def test_a_wrong_psf_is_seen_by_the_same_stars(field):
     assert report.size_error < -0.05
 
 
-def test_another_image_of_the_same_kind_compiles_nothing(field):
-    data, variance = draw(2)
-    compiled = fit_backbone._cache_size()
-    determine_psf(data.astype(">f4"), variance)
-    assert fit_backbone._cache_size() == compiled
+def test_big_endian_images_of_a_constant_variance_are_taken(field):
+    data, _, mask, star_psf = field
+    found = determine_psf(data.astype(">f4"), 1.3 * SKY, mask)
+    assert found.fwhm == pytest.approx(star_psf.fwhm, rel=0.01)
 
 
 def test_bad_input_is_named():
@@ -122,3 +120,21 @@ def test_bad_input_is_named():
         determine_psf(image, np.ones_like(image), method="psfex")
     with pytest.raises(ValueError, match="`psf` must be"):
         validate_psf(image, np.ones_like(image), None, None)
+
+
+def test_an_image_of_it_is_where_it_was_put_with_its_flux(field):
+    psf = field[3].psf.at(200.0, 150.0)
+    image = np.asarray(psf.image[0], float)
+    size = image.shape[0]
+    middle = np.arange(size) - size // 2
+    for dx, dy in ((0.0, 0.0), (0.3, -0.4), (0.5, 0.5)):
+        k = 2 * np.pi * np.fft.fftfreq(size)
+        phase = np.exp(-1j * (k * dx + k[:, None] * dy))
+        moved = np.fft.ifft2(np.fft.fft2(image) * phase).real
+        weight = np.exp(-0.5 * ((middle - dx) ** 2 + (middle[:, None] - dy) ** 2) / 1.2**2)
+        total = (moved * weight).sum()
+        assert moved.sum() == pytest.approx(1, abs=1e-3)
+        assert ((middle - dx) * moved * weight).sum() / total == pytest.approx(0, abs=0.005)
+        assert ((middle[:, None] - dy) * moved * weight).sum() / total == pytest.approx(
+            0, abs=0.005
+        )

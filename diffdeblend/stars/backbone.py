@@ -1,68 +1,82 @@
-"""A Moffat profile whose shape varies smoothly over the image, fitted to all stars at once."""
+"""A profile whose shape varies smoothly over the image, fitted to all stars at once. Host side."""
 
-from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from diffdeblend.polynomials import n_terms, term_powers
-from diffdeblend.stars.moffat import Shape, moffat_templates
+from diffdeblend.polynomials import n_terms
+from diffdeblend.stars.equations import (
+    LOCAL,
+    Reduced,
+    assembled,
+    eliminate,
+    group_of_terms,
+    learned_variance,
+    noise_of,
+    normal_equations,
+    settled,
+    solve_with_prior,
+)
+from diffdeblend.stars.profiles import MOFFAT, N_TEMPLATES, Profile, Shape, profile_templates
 from diffdeblend.stars.stamps import StarStack
 
-# Steps with a model error that lets faint stars count before the shape is known; then the fit.
-_ROUGH, _FINE = 4, 5
+# Most steps with a model error that lets faint stars count before the shape is known; then the fit.
+_ROUGH, _FINE = 6, 8
 _ROUGH_ERROR = 0.1
-_LOCAL = 4
+# Steps end when no star's shape changes by more than this: the fine ones, and the rough.
+_SMALL, _ROUGH_SMALL = 0.01, 0.1
 # Rounds of the evidence in each step.
 _EVIDENCE = 10
-_EXACT = jax.lax.Precision.HIGHEST
 
 
 class Backbone(NamedTuple):
     """What the fit found.
 
-    - `fields`: coefficients of FWHM, g1, g2 and t, `(4, term)`.
+    - `fields`: coefficients of FWHM, g1, g2 and t, `(4, term)`; `profile`: of which they are.
     - `x`, `y`, `flux`, `sky`: of each star; `chi2`: per good pixel of each star, with the model
         error, before outliers are weighted down; `weight`: of each star in the fit.
-    - `covariance`: of `fields` as one vector. `prior`: variance of the prior of each, as learned.
+    - `prior`: variance of the prior of each coefficient, as learned.
     """
 
-    fields: Float[Array, "shape term"]
-    x: Float[Array, "n"]
-    y: Float[Array, "n"]
-    flux: Float[Array, "n"]
-    sky: Float[Array, "n"]
-    chi2: Float[Array, "n"]
-    weight: Float[Array, "n"]
-    covariance: Float[Array, "k k"]
-    prior: Float[Array, "shape term"]
+    fields: Float[np.ndarray, "shape term"]
+    x: Float[np.ndarray, "n"]
+    y: Float[np.ndarray, "n"]
+    flux: Float[np.ndarray, "n"]
+    sky: Float[np.ndarray, "n"]
+    chi2: Float[np.ndarray, "n"]
+    weight: Float[np.ndarray, "n"]
+    prior: Float[np.ndarray, "shape term"]
+    profile: Profile
+
+    def with_own(self, reduced: Reduced, shared: Float[np.ndarray, "k n"]) -> "Backbone":
+        """The stars' own unknowns a step further."""
+        own = reduced.own_change(shared)
+        return self._replace(
+            flux=np.maximum(self.flux + own[:, 0], 0.05 * self.flux),
+            x=self.x + np.clip(own[:, 1], -0.5, 0.5),
+            y=self.y + np.clip(own[:, 2], -0.5, 0.5),
+            sky=self.sky + own[:, 3],
+        )
 
 
-def shape_at(fields: Float[Array, "shape term"], terms: Float[Array, "term n"]) -> Shape:
+def shape_at(fields: Float[np.ndarray, "shape term"], terms: Float[np.ndarray, "term n"]) -> Shape:
     """The shape at places where the Chebyshev terms are known."""
-    values = jnp.matmul(fields, terms, precision=_EXACT)
-    return Shape(*values).within_range()
+    return Shape(*(fields @ terms)).within_range()
 
 
-def group_of_terms(degree: int) -> np.ndarray:
-    """The total degree of each term."""
-    return np.array([i + j for i, j in term_powers(degree)])
-
-
-@partial(jax.jit, static_argnames=("degree",))
 def fit_backbone(
     stack: StarStack,
-    terms: Float[Array, "term n"],
-    start: Float[Array, "shape"],
-    scale: Float[Array, "shape degree"],
-    model_error: float | Float[Array, ""],
+    terms: Float[np.ndarray, "term n"],
+    start: Float[np.ndarray, "shape"],
+    scale: Float[np.ndarray, "shape degree"],
+    model_error: float,
     *,
     degree: int,
+    profile: Profile = MOFFAT,
+    begin: Backbone | None = None,
 ) -> Backbone:
-    r"""Robust Gauss-Newton steps on fields and stars together.
+    r"""Robust Gauss-Newton steps on fields and stars together, until they are small.
 
     Each star's flux, place and local sky are eliminated from the normal equations (Schur
     complement), so a step costs one small matrix. Fields of degree 1 and above are drawn to zero by
@@ -75,154 +89,84 @@ def fit_backbone(
         at zero, or at `start` for degree 0, around which that prior is.
     - `model_error`: a fraction of the light of each pixel, added to its noise: no bright star alone
         decides.
+    - `begin`: a fit of nearly the same stars, to go on from.
     """
-    n_fields, count = 4, n_terms(degree)
     group = group_of_terms(degree)
-    n_pixels = stack.good.sum((1, 2))
-    dtype = terms.dtype
-    fields = jnp.zeros((n_fields, count), dtype).at[:, 0].set(start)
-    centre = fields
-    variance = (scale**2)[:, group]
-    state = (
-        fields,
-        stack.x,
-        stack.y,
-        stack.flux,
-        jnp.zeros_like(stack.flux),
-        variance,
-        jnp.zeros_like(stack.flux),
-        jnp.ones_like(stack.flux),
-        jnp.zeros((n_fields * count,) * 2, dtype),
-    )
+    fields = np.zeros((4, n_terms(degree)))
+    fields[:, 0] = start
+    flat = np.zeros(len(stack.x))
+    prior = np.asarray(scale)[:, group] ** 2
+    fit = Backbone(fields, stack.x, stack.y, stack.flux, flat, flat, flat, prior, profile)
+    # A step of each kind of field that is small.
+    unit = np.array([start[0], 1.0, 1.0, 1.0])[:, None]
+    fine = begin is not None
+    if begin is not None:
+        fit = begin._replace(prior=prior)
+    taken = 0
+    while taken < (_FINE if fine else _ROUGH):
+        taken += 1
+        fit, change = _step(fit, fields, stack, terms, model_error, group, fine)
+        largest = np.max(np.abs(change / unit)) if change.size else 0.0
+        if not fine and (largest < _ROUGH_SMALL or taken == _ROUGH):
+            fine, taken = True, 0
+        elif fine and largest < _SMALL:
+            break
+    return fit
 
-    def step(number: Array, state: tuple) -> tuple:
-        fields, x, y, flux, sky, variance, chi2, star_weight, _ = state
-        fine = number >= _ROUGH
-        templates = moffat_templates(x, y, shape_at(fields, terms), stack.data.shape[1])
-        f = flux[:, None, None]
-        light = f * templates.value
-        residual = stack.data - light - sky[:, None, None]
-        error = jnp.where(fine, model_error, _ROUGH_ERROR)
-        noise = pixel_variance(stack, light, error)
-        square = residual**2 / noise
-        chi2 = jnp.sum(jnp.where(stack.good, square, 0), (1, 2)) / jnp.maximum(n_pixels, 1)
-        star_weight = jnp.where(fine, weight_of_stars(square, stack.good), 1)
-        weight = stack.good / noise * jnp.where(fine, outlier_weight(square), 1)
-        weight = weight * star_weight[:, None, None]
-        local, shape = _blocks(templates, f)
-        gram, vector = normal_equations(
-            jax.lax.optimization_barrier((*local, *shape)), weight, residual
-        )
-        inverse, schur, reduced = eliminate(gram, vector)
-        matrix = jnp.einsum("nab,tn,sn->atbs", schur, terms, terms, precision=_EXACT)
-        right = jnp.einsum("na,tn->at", reduced, terms, precision=_EXACT)
-        matrix, right = matrix.reshape((n_fields * count,) * 2), right.ravel()
-        pull = (centre - fields).ravel()
 
+def _step(
+    fit: Backbone,
+    centre: np.ndarray,
+    stack: StarStack,
+    terms: np.ndarray,
+    model_error: float,
+    group: np.ndarray,
+    fine: bool,
+) -> tuple[Backbone, np.ndarray]:
+    """The fit after a step, and by how much the shapes at the stars changed."""
+    n, size = stack.data.shape[:2]
+    design = np.empty((n, N_TEMPLATES + 1, size * size), np.float32)
+    residual, light = drawn(fit, stack, terms, design)
+    noise = noise_of(stack, light, residual, model_error if fine else _ROUGH_ERROR, fine)
+    reduced = eliminate(*normal_equations(design, noise.weight, residual, fit.flux))
+    matrix = assembled(reduced.schur, terms, terms)
+    right = (reduced.vector.T @ terms.T).ravel()
+    pull = (centre - fit.fields).ravel()
+    variance = fit.prior
+    for _ in range(_EVIDENCE if fine else 0):
+        change, spread = solve_with_prior(matrix, right, variance.ravel(), pull)
+        now = (change - pull).reshape(variance.shape)
+        learned = learned_variance(now**2, spread.reshape(variance.shape), variance, group)
         # The mean of a field keeps its own, wide prior.
-        def learn(_: int, variance: Array) -> Array:
-            change, covariance = solve_with_prior(matrix, right, variance.ravel(), pull)
-            now = (change - pull).reshape(fields.shape)
-            spread = jnp.diagonal(covariance).reshape(fields.shape)
-            learned = learned_variance(now**2, spread, variance, group)
-            return jnp.where(group == 0, variance, learned)
-
-        rounds = jnp.where(fine, _EVIDENCE, 0)
-        variance = jax.lax.fori_loop(0, rounds, learn, variance)
-        change, covariance = solve_with_prior(matrix, right, variance.ravel(), pull)
-        change = change.reshape(fields.shape)
-        shape_change = jnp.matmul(change, terms, precision=_EXACT)
-        left = vector[:, :_LOCAL] - jnp.einsum(
-            "nab,bn->na", gram[:, :_LOCAL, _LOCAL:], shape_change, precision=_EXACT
-        )
-        own = jnp.einsum("nab,nb->na", inverse, left, precision=_EXACT)
-        # A first step too long, from a rough start, is cut.
-        fields = fields + jnp.clip(change, -0.5 * start[0], 0.5 * start[0])
-        flux = jnp.maximum(flux + own[:, 0], 0.05 * flux)
-        x = x + jnp.clip(own[:, 1], -0.5, 0.5)
-        y = y + jnp.clip(own[:, 2], -0.5, 0.5)
-        sky = sky + own[:, 3]
-        return fields, x, y, flux, sky, variance, chi2, star_weight, covariance
-
-    state = jax.lax.fori_loop(0, _ROUGH + _FINE, step, state)
-    fields, x, y, flux, sky, variance, chi2, star_weight, covariance = state
-    return Backbone(fields, x, y, flux, sky, chi2, star_weight, covariance, variance)
-
-
-def pixel_variance(stack: StarStack, light: Array, model_error: float | Array) -> Array:
-    """Sky, photons of the model, and the model's own error."""
-    light = jnp.maximum(light, 0)
-    return stack.sky_variance + stack.gain_inverse * light + (model_error * light) ** 2
-
-
-def outlier_weight(square: Array) -> Array:
-    """Of a pixel whose squared residual is so many times its variance (Geman-McClure)."""
-    return 1 / (1 + square / 36) ** 2
-
-
-def weight_of_stars(square: Array, good: Array) -> Array:
-    """Near 1 for stars as good as most, near 0 for those that fit far worse; 0 without pixels."""
-    count = good.sum((1, 2))
-    mean = jnp.sum(jnp.where(good, jnp.minimum(square, 100.0), 0), (1, 2)) / jnp.maximum(count, 1)
-    middle = jnp.nanmedian(jnp.where(count > 0, mean, jnp.nan))
-    return jnp.where(count > 0, 1 / (1 + (mean / (3 * jnp.maximum(middle, 0.5))) ** 4), 0)
-
-
-def _blocks(templates: tuple, f: Array) -> tuple[tuple, tuple]:
-    value, x, y, fwhm, g1, g2, t = templates
-    return (value, f * x, f * y, jnp.ones_like(value)), (f * fwhm, f * g1, f * g2, f * t)
-
-
-def normal_equations(
-    templates: tuple[Array, ...], weight: Array, residual: Array
-) -> tuple[Float[Array, "n k k"], Float[Array, "n k"]]:
-    """Products of all templates of each star with each other and with the residual."""
-    n = weight.shape[0]
-    flat = jnp.stack(templates, 1).reshape(n, len(templates), -1)
-    weighted = flat * weight.reshape(n, 1, -1)
-    gram = jnp.matmul(weighted, flat.swapaxes(1, 2), precision=_EXACT)
-    return gram, jnp.matmul(weighted, residual.reshape(n, -1, 1), precision=_EXACT)[..., 0]
-
-
-def eliminate(gram: Array, vector: Array) -> tuple[Array, Array, Array]:
-    """Inverse of the stars' own block, and what is left for the shared unknowns."""
-    own = gram[:, :_LOCAL, :_LOCAL]
-    # Brought to a unit diagonal; a star without pixels has none.
-    root = jnp.sqrt(jnp.diagonal(own, axis1=1, axis2=2))
-    safe = jnp.where(root > 0, root, 1)
-    scaled = own / (safe[:, :, None] * safe[:, None, :]) + 1e-5 * jnp.eye(_LOCAL, dtype=own.dtype)
-    scaled = scaled + jnp.where(root > 0, 0, 1)[:, :, None] * jnp.eye(_LOCAL, dtype=own.dtype)
-    inverse = jnp.linalg.inv(scaled) / (safe[:, :, None] * safe[:, None, :])
-    across = gram[:, :_LOCAL, _LOCAL:]
-    part = jnp.matmul(inverse, across, precision=_EXACT)
-    schur = gram[:, _LOCAL:, _LOCAL:] - jnp.matmul(across.swapaxes(1, 2), part, precision=_EXACT)
-    own_vector = vector[:, :_LOCAL, None]
-    reduced = (
-        vector[:, _LOCAL:] - jnp.matmul(part.swapaxes(1, 2), own_vector, precision=_EXACT)[..., 0]
+        held = (group == 0) | (variance == 0)
+        learned = np.where(held, variance, np.clip(learned, 1e-10, 1e3))
+        known = settled(learned, variance, 1e-9)
+        variance = learned
+        if known:
+            break
+    change, _ = solve_with_prior(matrix, right, variance.ravel(), pull)
+    change = change.reshape(fit.fields.shape)
+    # A first step too long, from a rough start, is cut.
+    most = 0.5 * centre[0, 0]
+    at_stars = change @ terms
+    moved = fit.with_own(reduced, at_stars)._replace(
+        fields=fit.fields + np.clip(change, -most, most),
+        prior=variance,
+        chi2=noise.chi2,
+        weight=noise.star_weight,
     )
-    return inverse, schur, reduced
+    return moved, at_stars
 
 
-def solve_with_prior(
-    matrix: Array, right: Array, variance: Array, pull: Array
-) -> tuple[Array, Array]:
-    """The step and the covariance, with a Gaussian prior `pull` away; a variance of 0 holds."""
-    root = jnp.sqrt(variance)
-    # In units of the prior's width, in which even held unknowns are harmless.
-    scaled = matrix * root[:, None] * root[None, :] + jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    right = right * root + jnp.where(root > 0, pull / jnp.where(root > 0, root, 1), 0)
-    inverse = jnp.linalg.inv(scaled)
-    step = jnp.matmul(inverse, right, precision=_EXACT) * root
-    return step, inverse * root[:, None] * root[None, :]
-
-
-def learned_variance(square: Array, spread: Array, variance: Array, group: np.ndarray) -> Array:
-    """Width of the prior of each group of unknowns by evidence; 0 stays 0.
-
-    The squares of a group over how many of them the data tell; `spread` is their posterior
-    variance.
-    """
-    same = jnp.asarray(group[:, None] == group[None, :], square.dtype)
-    told = jnp.where(variance > 0, 1 - spread / jnp.where(variance > 0, variance, 1), 0)
-    power, told = jnp.matmul(jnp.stack([square, told]), same, precision=_EXACT)
-    return jnp.where(variance > 0, jnp.clip(power / jnp.maximum(told, 1e-3), 1e-10, 1e3), 0)
+def drawn(
+    fit: Backbone, stack: StarStack, terms: np.ndarray, design: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residual and light of the profile; its templates go into `design`, the own first."""
+    n, size = stack.data.shape[:2]
+    found = profile_templates(fit.x, fit.y, shape_at(fit.fields, terms), size, fit.profile)
+    found = found.reshape(N_TEMPLATES, n, -1)
+    design[:, 3] = 1
+    for column, template in zip((0, 1, 2, *range(LOCAL, LOCAL + 4)), found, strict=True):
+        design[:, column] = template
+    light = fit.flux.astype(np.float32)[:, None, None] * found[0].reshape(stack.data.shape)
+    return stack.data - light - fit.sky.astype(np.float32)[:, None, None], light

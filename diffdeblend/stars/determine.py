@@ -3,32 +3,36 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from astropy.table import Table
 from jaxtyping import ArrayLike, Float
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.polynomials import chebyshev_design, n_terms
+from diffdeblend.polynomials import chebyshev_design
 from diffdeblend.psf import PSFBasis
-from diffdeblend.stars.backbone import fit_backbone
+from diffdeblend.stars.backbone import Backbone, shape_at
+from diffdeblend.stars.components import component_psf
 from diffdeblend.stars.find_stars import Chosen, find_stars
-from diffdeblend.stars.nodes import basis_of_fields
+from diffdeblend.stars.nodes import basis_of_fields, images_of_fields
 from diffdeblend.stars.pixels import checked_pixels
+from diffdeblend.stars.profile_fit import fit_linear_stars
+from diffdeblend.stars.profiles import width_at_half
+from diffdeblend.stars.refine import refine_psf
 from diffdeblend.stars.residual import fit_residual
 from diffdeblend.stars.sources import sky_variance
 from diffdeblend.stars.stamps import StarStack, cut_stars, estimate_inverse_gain, neighbour_light
 
-Method = Literal["moffat", "moffat+residual", "gaussian"]
-METHODS: tuple[Method, ...] = ("moffat", "moffat+residual", "gaussian")
+Method = Literal["moffat", "moffat+residual", "gaussian", "mixture", "kl"]
+METHODS: tuple[Method, ...] = ("moffat", "moffat+residual", "gaussian", "mixture", "kl")
 # Sizes of stamps that a fit is compiled for, in pixels.
 _SIZES = (13, 17, 21, 25, 31, 37, 45, 61)
 # A neighbour's light that may stay in a pixel, in standard deviations of the sky.
 _FAINT = 0.3
 # Least share of good pixels within the FWHM of a star.
 _CORE = 0.95
-_GAUSSIAN_T = 0.02
+# Share of power that a basis may lack; components of star images carry the stars' noise.
+_INF_LOSS, _KL_INF_LOSS = 1e-6, 0.25
+_WIDER = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class DetermineSettings:
     method: Method = "moffat+residual"
     degree: int = 3
     n_basis: int | None = None
-    inf_loss: float | None = 1e-7
+    inf_loss: float | None = None
+    smooth: float = 0.0
+    refine: bool = False
     reserve: float = 0.2
     seed: int = 0
     min_snr: float = 30.0
@@ -56,11 +62,13 @@ class DetermineSettings:
             value = getattr(self, name)
             if value is not None and (value % 2 == 0 or value < 5):
                 raise ValueError(f"`{name}` must be odd and at least 5; got {value}.")
+        if self.smooth and self.method != "kl":
+            raise ValueError(f'`smooth` is for the method "kl"; {self.method!r} is smooth already.')
         if not 0 <= self.reserve < 1:
             raise ValueError(f"`reserve` must be at least 0 and below 1; got {self.reserve}.")
         if self.max_stars < 1:
             raise ValueError(f"`max_stars` must be at least 1; got {self.max_stars}.")
-        for name in ("min_snr", "model_error"):
+        for name in ("min_snr", "model_error", "smooth"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must be at least 0; got {getattr(self, name)}.")
 
@@ -74,8 +82,9 @@ class StarPSF:
         `size` (sigma, pixels), `mag` (-2.5 log10 flux), `is_star`, `reserved`, `used` (in the
         determination), `chi2` (per pixel, of the used) and `reason` why a source was not used.
     - `fwhm`: in pixels, in the middle of the image; `beta`: of the Moffat profile, infinite for a
-        Gaussian.
-    - `fields`: coefficients of FWHM, g1, g2 and 1 / beta over the image, `(4, term)`.
+        Gaussian, NaN for a mixture.
+    - `fields`: coefficients of FWHM, g1, g2 and 1 / beta over the image, `(4, term)`; of a mixture
+        the FWHM of the narrower Gaussian, and the share of the wider.
     - `spectrum`: norm of each image of the basis over the whole image, as a fraction of the first.
     - `settings`: how it was done.
     """
@@ -119,17 +128,22 @@ def determine_psf(
     together with the flux, the sub-pixel place and the local sky of each; fields only vary as far
     as the stars demand it. Smooth functions are then added for what the profile misses, again only
     as far as the stars demand it. Masked pixels and those with a neighbour's light are left out;
-    outliers count less.
+    outliers count less. Stars so bright that they are wider than others are not used.
 
     - `image`: without the sky, shape `(y, x)`; or an `Exposure` of one band, which brings the next
         two along.
     - `variance`: same shape, with or without the sources' own noise. `mask`: True for pixels that
         are no good, as saturated ones.
     - `positions`: (x, y) of sources, shape `(n, 2)`; without them peaks are looked for.
-    - `method`: "moffat+residual", "moffat" without the added functions, or "gaussian".
+    - `method`: "moffat+residual"; "moffat" without the added functions; "gaussian"; "mixture", two
+        Gaussians of one shape; or "kl", principal components of the star images (see `kl_psf`)
+        brought to their middle by the places of the Moffat fit.
     - `degree`: highest degree of the fields, 0 for a PSF that is the same everywhere.
     - `n_basis`, `inf_loss`: images in the basis, or the share of power that it may lack (default
-        1e-7, thus 0.03 % of the norm).
+        1e-6, thus 0.1 % of the norm; 0.25 with "kl", whose images have the stars' noise).
+    - `smooth`: of the images of "kl", sigma in pixels.
+    - `refine`: fit the basis' images and fields anew, pixel by pixel, with all stars; held to the
+        start as tightly as stars that are left out like best. Takes seconds.
     - `reserve`: fraction of the stars that are kept out to judge the PSF by, drawn by `seed`.
     - `min_snr`: of a star. `max_stars`: the brightest of each part of the image up to so many.
     - `size`: of the PSF's images, odd; default about ten times the FWHM. `fit_size`: of the pixels
@@ -157,60 +171,73 @@ def determine_psf(
         raise ValueError("no star of `image` has pixels free of neighbours and masks.")
     shape = (pixels.shape[0], pixels.shape[1])
     degree = options.degree
-    terms = np.zeros((n_terms(degree), len(stack.x)), np.float32)
     index = chosen.used
-    terms[:, : len(index)] = chebyshev_design(
-        chosen.peaks.x[index], chosen.peaks.y[index], shape, degree
-    ).T
-    terms = jnp.asarray(terms)
-    gaussian = options.method == "gaussian"
-    start = jnp.asarray([fwhm, 0.0, 0.0, _GAUSSIAN_T if gaussian else 0.3], terms.dtype)
-    scale = jnp.asarray(_prior_widths(fwhm, degree, gaussian), terms.dtype)
-    error = options.model_error
-    fit = fit_backbone(stack, terms, start, scale, error, degree=degree)
-    found, sigma = None, jnp.asarray(fwhm / 2.355)
+    terms = chebyshev_design(chosen.peaks.x[index], chosen.peaks.y[index], shape, degree).T
+    fit, stack, limit = fit_linear_stars(
+        stack, terms, chosen.peaks.peak[index], fwhm, degree, options.method, options.model_error
+    )
+    found, sigma = None, fwhm / 2.355
     if options.method == "moffat+residual":
-        corrected = fit_residual(stack, terms, fit, error, degree=degree)
+        corrected = fit_residual(stack, terms, fit, options.model_error)
         fit, found, sigma = corrected.backbone, corrected.coefficients, corrected.sigma
-    psf = basis_of_fields(
-        fit.fields,
-        found,
-        sigma,
-        shape,
-        size,
-        degree,
-        n_basis=options.n_basis,
-        inf_loss=None if options.n_basis is not None else options.inf_loss,
-    )
-    fields = np.asarray(fit.fields, float)
-    middle = (
-        fields
-        @ chebyshev_design(
-            np.array([(shape[1] - 1) / 2]), np.array([(shape[0] - 1) / 2]), shape, degree
-        )[0]
-    )
+    inf_loss = options.inf_loss
+    if options.n_basis is None and inf_loss is None:
+        inf_loss = _KL_INF_LOSS if options.method == "kl" else _INF_LOSS
+    if options.method == "kl":
+        wide, _ = _stack(pixels, v, masked, chosen, size + _WIDER, fwhm)
+        wide = wide._replace(good=wide.good & stack.good.any((1, 2), keepdims=True))
+        psf = component_psf(
+            wide,
+            fit,
+            terms,
+            shape,
+            inf_loss=inf_loss,
+            n_basis=options.n_basis,
+            degree=degree,
+            smooth=options.smooth,
+        ).psf
+    else:
+        psf = basis_of_fields(
+            fit.fields,
+            found,
+            sigma,
+            shape,
+            size,
+            degree,
+            profile=fit.profile,
+            n_basis=options.n_basis,
+            inf_loss=inf_loss,
+        )
+    width = 0.0
+    if options.refine:
+        exact = None
+        if options.method != "kl":
+            exact = images_of_fields(fit, found, sigma, terms, stack.data.shape[1])
+        psf, width = refine_psf(
+            psf, stack, fit, options.model_error, exact=exact, seed=options.seed
+        )
+    centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2]])
+    middle = shape_at(fit.fields, chebyshev_design(centre[0], centre[1], shape, degree).T)
     return StarPSF(
         psf,
-        _table(chosen, crowded, jax.device_get(fit), stack),
-        float(middle[0]),
-        np.inf if gaussian else float(1 / middle[3]),
-        fields,
+        _table(chosen, crowded, fit, stack, limit),
+        float(width_at_half(middle, fit.profile)[0]),
+        _beta(options.method, float(middle.t[0])),
+        fit.fields,
         _spectrum(psf),
-        {**asdict(options), "size": size, "fit_size": fit_size},
+        {
+            **asdict(options),
+            "inf_loss": inf_loss,
+            "size": size,
+            "fit_size": fit_size,
+            "linear_limit": limit,
+            "refine_width": width,
+        },
     )
 
 
-def _prior_widths(fwhm: float, degree: int, gaussian: bool) -> np.ndarray:
-    """How far each kind of field may go to begin with; what the stars say replaces it."""
-    widths = np.zeros((4, degree + 1))
-    widths[:, 0] = (fwhm, 0.3, 0.3, 0.2)
-    widths[0, 1:] = 0.1 * fwhm
-    widths[1:3, 1:] = 0.1
-    # Steepness varies little, and is told by the faint wings alone.
-    widths[3, 1:2] = 0.02
-    if gaussian:
-        widths[3] = 0
-    return widths
+def _beta(method: str, t: float) -> float:
+    return {"gaussian": np.inf, "mixture": np.nan}.get(method, 1 / t)
 
 
 def _size_for(wanted: float) -> int:
@@ -247,14 +274,16 @@ def _stack(
     )
     offset = np.arange(size) - size // 2
     core = offset[:, None] ** 2 + offset**2 <= (0.75 * fwhm) ** 2
-    good = np.array(stack.good)
-    crowded = good[: len(index), core].mean(axis=1) < _CORE
-    # A row of the padded stack without a good pixel counts for nothing.
-    good[: len(index)][crowded] = False
-    return stack._replace(good=jnp.asarray(good)), crowded
+    good = stack.good.copy()
+    crowded = good[:, core].mean(axis=1) < _CORE
+    # A row of the stack without a good pixel counts for nothing.
+    good[crowded] = False
+    return stack._replace(good=good), crowded
 
 
-def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> Table:
+def _table(
+    chosen: Chosen, crowded: np.ndarray, fit: Backbone, stack: StarStack, limit: float
+) -> Table:
     peaks, index = chosen.peaks, chosen.used
     n = len(peaks)
     reason = chosen.reason.copy()
@@ -262,9 +291,14 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     kept = index[~crowded]
     used = np.zeros(n, bool)
     used[kept] = True
-    outlier = index[~crowded & (fit.weight[: len(index)] < 0.1)]
+    outlier = index[~crowded & (fit.weight < 0.1)]
     used[outlier] = False
     reason[outlier] = "outlier"
+    too_bright = (
+        chosen.is_star & (peaks.peak > limit) & (used | chosen.reserved | (reason == "outlier"))
+    )
+    used &= ~too_bright
+    reason[too_bright] = "not linear"
     columns: dict[str, np.ndarray] = {
         "x": peaks.x.copy(),
         "y": peaks.y.copy(),
@@ -273,12 +307,12 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
     }
     inside = np.flatnonzero(~crowded)
     for name, values in (
-        ("x", np.asarray(stack.x0) + fit.x),
-        ("y", np.asarray(stack.y0) + fit.y),
+        ("x", stack.x0 + fit.x),
+        ("y", stack.y0 + fit.y),
         ("flux", fit.flux),
         ("chi2", fit.chi2),
     ):
-        columns[name][kept] = np.asarray(values)[inside]
+        columns[name][kept] = values[inside]
     with np.errstate(invalid="ignore", divide="ignore"):
         mag = np.where(columns["flux"] > 0, -2.5 * np.log10(columns["flux"]), np.nan)
     return Table(
@@ -293,7 +327,7 @@ def _table(chosen: Chosen, crowded: np.ndarray, fit: Any, stack: StarStack) -> T
             "e2": peaks.e2,
             "mag": mag,
             "is_star": chosen.is_star,
-            "reserved": chosen.reserved,
+            "reserved": chosen.reserved & ~too_bright,
             "used": used,
             "chi2": columns["chi2"],
             "reason": reason,

@@ -1,19 +1,17 @@
-"""The stars' pixels as one padded stack."""
+"""The stars' pixels as one stack."""
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from diffdeblend.stars.select import neighbours_of
 
 _NEIGHBOURS = 6
-_PAD = 32
 
 
 class StarStack(NamedTuple):
-    """Cut-outs around stars, padded to a multiple of 32 stars by rows without a good pixel.
+    """Cut-outs around stars.
 
     - `data`: without the sky, `(n, size, size)`; 0 where not good.
     - `sky_variance`: what the variance is where there is no star.
@@ -23,15 +21,15 @@ class StarStack(NamedTuple):
     - `gain_inverse`: what the variance grows by with each unit of light.
     """
 
-    data: Float[Array, "n size size"]
-    sky_variance: Float[Array, "n size size"]
-    good: Bool[Array, "n size size"]
-    x0: Float[Array, "n"]
-    y0: Float[Array, "n"]
-    x: Float[Array, "n"]
-    y: Float[Array, "n"]
-    flux: Float[Array, "n"]
-    gain_inverse: Float[Array, ""]
+    data: Float[np.ndarray, "n size size"]
+    sky_variance: Float[np.ndarray, "n size size"]
+    good: Bool[np.ndarray, "n size size"]
+    x0: Float[np.ndarray, "n"]
+    y0: Float[np.ndarray, "n"]
+    x: Float[np.ndarray, "n"]
+    y: Float[np.ndarray, "n"]
+    flux: Float[np.ndarray, "n"]
+    gain_inverse: float
 
 
 def cut_stars(
@@ -50,7 +48,6 @@ def cut_stars(
 
     - `gone`: pixels not to use besides, as those with a neighbour's light.
     """
-    n = len(x)
     data, place, inside = _cut(image, x, y, size)
     good = inside & ~masked.ravel()[place] & np.isfinite(data)
     if gone is not None:
@@ -61,28 +58,8 @@ def cut_stars(
     sky = v - np.float32(inverse_gain) * np.maximum(data, 0)
     level = float(np.median(sky[good])) if good.any() else 1.0
     sky = np.clip(sky, 0.5 * level, None)
-    rows = (0, max(_PAD, -(-n // _PAD) * _PAD) - n)
-
-    def padded(values: np.ndarray, fill: float) -> Array:
-        spare = [rows] + [(0, 0)] * (values.ndim - 1)
-        return jnp.asarray(np.pad(values, spare, constant_values=fill))
-
     x0, y0 = np.round(x), np.round(y)
-
-    def column(values: np.ndarray, fill: float = 0) -> Array:
-        return padded(np.asarray(values, np.float32), fill)
-
-    return StarStack(
-        padded(data, 0),
-        padded(sky, level),
-        padded(good, False),
-        column(x0),
-        column(y0),
-        column(x - x0),
-        column(y - y0),
-        column(flux, 1),
-        jnp.asarray(inverse_gain, jnp.float32),
-    )
+    return StarStack(data, sky, good, x0, y0, x - x0, y - y0, np.asarray(flux, float), inverse_gain)
 
 
 def _cut(
