@@ -72,6 +72,7 @@ def test_start_does_not_matter(images, fitted):
             fitted.covariance,
             fitted.residual,
             fitted.residual_beta,
+            fitted.residual_width,
             fitted.n_stars,
             fitted.converged,
             fitted.shape,
@@ -114,13 +115,18 @@ def test_subtract_end_to_end(images):
     assert np.abs(sig[rest]).max() < 5.5
     assert abs(np.mean(sig[rest])) < 0.05
     assert difference.D.shape == (1, *SHAPE)
-    unsure = subtract(new, reference, fit=difference.fit, flux_ratio_noise="fit")
+    fit = difference.fit
     told = subtract(
-        new, reference, fit=difference.fit, flux_ratio_noise=float(difference.fit.residual_beta[0])
+        new,
+        reference,
+        fit=fit,
+        flux_ratio_noise=float(fit.residual_beta[0]),
+        psf_noise=float(fit.residual_width[0]),
     )
-    np.testing.assert_array_equal(unsure.flux_err, told.flux_err)
-    assert (unsure.flux_err >= difference.flux_err).all()
-    assert (unsure.flux_err > difference.flux_err).any()
+    np.testing.assert_array_equal(difference.flux_err, told.flux_err)
+    sure = subtract(new, reference, fit=fit, flux_ratio_noise=0.0, psf_noise=0.0)
+    assert (sure.flux_err <= difference.flux_err).all()
+    assert (sure.flux_err < difference.flux_err).any()
     np.testing.assert_allclose(difference.P_D.sum(axis=(1, 2)), 1, atol=1e-5)
     swapped = subtract(new, reference, fit=None, beta=BETA, dx=0.12, dy=-0.2, gamma=3.0)
     assert swapped.fit is None

@@ -40,6 +40,7 @@ class SubtractionFit(eqx.Module):
     - `residual`: registration noise, by how much stars lie off the fit along an axis, beyond what
         their noise explains, in pixels rms, shape `(band,)`.
     - `residual_beta`: the same of their flux ratio, relative.
+    - `residual_width`: the same of the width of either PSF, relative.
     - `n_stars`: places that were compared, shape `(band,)`.
     - `converged`: whether the last step was below a tenth of its error, shape `(band,)`.
     - `shape`: pixels of the image, (ny, nx); `degree`: of the shift. Both static.
@@ -53,6 +54,7 @@ class SubtractionFit(eqx.Module):
     covariance: Float[Array, "band k k"]
     residual: Float[Array, "band"]
     residual_beta: Float[Array, "band"]
+    residual_width: Float[Array, "band"]
     n_stars: Float[Array, "band"]
     converged: Bool[Array, "band"]
     shape: tuple[int, int] = eqx.field(static=True)
@@ -255,6 +257,8 @@ def _joined(
         covariance=covariance,
         residual=jnp.stack([state.scatter_position for state in states]),
         residual_beta=jnp.stack([state.scatter_beta for state in states]),
+        # What is seen is that of both.
+        residual_width=jnp.stack([outcome.scatter_width for outcome in outcomes]) / np.sqrt(2),
         n_stars=jnp.asarray(counts, beta.dtype),
         converged=jnp.stack([outcome.change < 0.1 for outcome in outcomes]),
         shape=shape,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from diffdeblend.subtract.filters import EPSILON, power_of, transfer_plane
+from diffdeblend.subtract.variance import rms_width
 
 # Beyond that many standard deviations a pixel counts less, a star much less.
 _HUBER, _FAR = 2.5, 2.0
@@ -66,6 +67,8 @@ class Outcome(eqx.Module):
     - `each`: of every star, the deviation of log beta, x and y from the fit, shape `(place, 3)`.
     - `errors`: their standard deviations from the noise.
     - `n_used`: how many stars count.
+    - `scatter_width`: by how much the PSFs' widths are off from star to star, beyond the noise, in
+        units of the width.
     """
 
     state: Registration
@@ -74,6 +77,7 @@ class Outcome(eqx.Module):
     each: Float[Array, "place 3"]
     errors: Float[Array, "place 3"]
     n_used: Float[Array, ""]
+    scatter_width: Float[Array, ""]
 
 
 @eqx.filter_jit
@@ -117,7 +121,9 @@ def fit_stamps(stamps: Stamps, start: Registration, psf_error: float | Array) ->
         one_round,
         ((start, *nothing), jnp.int32(0), jnp.int32(0)),
     )
-    return Outcome(*outcome)
+    state = outcome[0]
+    noise = _noise(stamps, planes, state, psf_error)
+    return Outcome(*outcome, _width_scatter(stamps, planes, noise, state, *outcome[3:5]))
 
 
 class _Planes(eqx.Module):
@@ -229,9 +235,12 @@ def _design(terms: Float[Array, "place term"]) -> Float[Array, "place 3 k"]:
 
 
 def _normal_equations(
-    stamps: Stamps, planes: _Planes, noise: Array, state: Registration
-) -> tuple[Float[Array, "place 3 3"], Float[Array, "place 3"]]:
-    """Of each stamp for (log beta, x, y); the level of the background is projected out."""
+    stamps: Stamps, planes: _Planes, noise: Array, state: Registration, width: Array | None = None
+) -> tuple[Float[Array, "place p p"], Float[Array, "place p"]]:
+    """Of each stamp for (log beta, x, y); the level of the background is projected out.
+
+    - `width`: of the PSF; with it the fourth unknown is the share by which that is off.
+    """
     shape = stamps.new.shape[1], stamps.new.shape[2]
     scaled = state.beta * stamps.sigma_reference / stamps.sigma_new
     whiten = _whiten(planes, scaled)
@@ -245,9 +254,13 @@ def _normal_equations(
     # The whitening depends on beta, too: without it, noise of R would draw beta down.
     share = scaled**2 * power_of(planes.psf_new) * whiten**2
     by_beta = -reference - share * difference
+    unknown = [by_beta, 1j * kx * reference, 1j * ky * reference]
+    if width is not None:
+        # As in `systematic_variance`: a wider Gaussian is one plus its Laplacian.
+        bend = 2 * width**2 * (jnp.cos(kx) + jnp.cos(ky) - 2)
+        unknown.append(bend * _share_of_light(planes, shape) * reference)
     residual, *columns = (
-        _window(jnp.fft.irfft2(plane, s=shape), stamps)
-        for plane in (difference, by_beta, 1j * kx * reference, 1j * ky * reference)
+        _window(jnp.fft.irfft2(plane, s=shape), stamps) for plane in (difference, *unknown)
     )
     far = jnp.abs(residual) / jnp.sqrt(noise)
     weight = jnp.where(stamps.known, jnp.minimum(1, _HUBER / jnp.maximum(far, 1e-3)) / noise, 0)
@@ -269,6 +282,51 @@ def _normal_equations(
 def _wave(shift: Float[Array, "place"], k: Float[Array, "*k"]) -> Complex[Array, "place *k"]:
     angle = shift[:, None, None] * k
     return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
+
+
+def _share_of_light(planes: _Planes, shape: tuple[int, int]) -> Float[Array, "place ky kx"]:
+    """Of the reference's power at each frequency, for a star as bright as its peak (Wiener).
+
+    A second derivative of the image as it is would be that of its noise, which the difference has
+    in it, too: faint stars would all seem too narrow.
+    """
+    power = power_of(planes.psf_reference)
+    matched = jnp.fft.irfft2(jnp.conj(planes.psf_reference) * planes.reference, s=shape)
+    one = jnp.fft.irfft2(power.astype(matched.dtype) + 0j, s=shape)[:, :1, :1]
+    flux = jnp.max(matched, axis=(1, 2), keepdims=True) / one
+    light = flux**2 * power
+    return light / (light + shape[0] * shape[1])
+
+
+def _width_scatter(
+    stamps: Stamps,
+    planes: _Planes,
+    noise: Array,
+    state: Registration,
+    each: Float[Array, "place 3"],
+    errors: Float[Array, "place 3"],
+) -> Float[Array, ""]:
+    """How far the width of the PSFs is off, with flux ratios and shifts that scatter as they do."""
+    width = rms_width(jnp.mean(stamps.psf_reference, axis=0))
+    normal, gradient = _normal_equations(stamps, planes, noise, state, width)
+    # Free ones would trade light for width; one that varies must not pass for a wider PSF.
+    spread = jnp.stack([state.scatter_beta, state.scatter_position, state.scatter_position])
+    known = spread**2 + jnp.maximum(each**2 - errors**2, 0)
+    normal = normal.at[:, [0, 1, 2], [0, 1, 2]].add(1 / known)
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(normal, axis1=1, axis2=2), 1e-6))
+    normal = normal / (scale[:, :, None] * scale[:, None])
+    gradient = gradient / scale
+    inverse = _inverses(normal[:, :3, :3] + 1e-5 * jnp.eye(3, dtype=normal.dtype))
+    across = jnp.einsum("nij,nj->ni", inverse, normal[:, :3, 3])
+    told = jnp.maximum(normal[:, 3, 3] - jnp.sum(across * normal[:, :3, 3], axis=1), 1e-6)
+    own = (gradient[:, 3] - jnp.sum(across * gradient[:, :3], axis=1)) / told / scale[:, 3]
+    own_error = 1 / jnp.sqrt(told) / scale[:, 3]
+    return jax.lax.fori_loop(
+        0,
+        6,
+        lambda _, now: _scatter(own[:, None], own_error[:, None], now, stamps.use),
+        jnp.full((), 0.01, own.dtype),
+    )
 
 
 def _scatter(left: Array, errors: Array, now: Array, use: Array) -> Array:

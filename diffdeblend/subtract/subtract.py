@@ -45,8 +45,8 @@ def subtract(
     gamma: Any = 0.0,
     shift_degree: int = 3,
     registration_noise: Literal["fit"] | float = "fit",
-    flux_ratio_noise: Literal["fit"] | float = 0.0,
-    psf_noise: float = 0.0,
+    flux_ratio_noise: Literal["fit"] | float = "fit",
+    psf_noise: Literal["fit"] | float = "fit",
     varying: Varying = "auto",
     tile: int = 256,
 ) -> Difference:
@@ -62,10 +62,10 @@ def subtract(
         position in the new one minus that in the reference; `gamma`: background of the new one
         less beta times that of the reference. One number, or one a band. Not together with a fit.
     - `shift_degree`: of the polynomials of the fitted shift, 0 to 3; fewer stars allow less.
-    - `registration_noise`: standard deviation of positions in pixels; `"fit"`: what the fit left.
-    - `flux_ratio_noise`: relative standard deviation of beta from star to star; `"fit"`: what the
-        fit left, though stars that vary are in it.
-    - `psf_noise`: relative standard deviation of the PSF's width.
+    - `registration_noise`: standard deviation of positions in pixels; `flux_ratio_noise`: of beta
+        from star to star, relative; `psf_noise`: of the width of either PSF, relative. `"fit"`:
+        what the fit left beyond the noise, 0 without a fit. They grow with the light, so that a
+        bright star that could not be subtracted better is not taken for news.
     - `varying`: `"constant"`: one pair of PSFs, those in the middle; `"tiles"`: PSFs at their
         place, in overlapping tiles; `"auto"`: tiles if a PSF varies.
     - `tile`: about the side of a tile, in pixels.
@@ -76,7 +76,12 @@ def subtract(
         Zackay, Ofek & Gal-Yam (2016), ApJ 830, 27.
     """
     check_pair(new, reference)
-    _check_settings(registration_noise, flux_ratio_noise, psf_noise, varying)
+    systematic = {
+        "registration_noise": registration_noise,
+        "flux_ratio_noise": flux_ratio_noise,
+        "psf_noise": psf_noise,
+    }
+    _check_settings(systematic, varying)
     pairs = [band_pair(new, reference, band) for band in range(new.n_bands)]
     measured = fit if isinstance(fit, SubtractionFit) else None
     if fit is True:
@@ -96,7 +101,7 @@ def subtract(
         if (given[0] <= 0).any():
             raise ValueError(f"`beta` must be positive; got {beta!r}.")
         ratio, shift_x, shift_y, level = given
-        fields, position_noise, ratio_noise = None, np.zeros(new.n_bands), np.zeros(new.n_bands)
+        fields, left = None, np.zeros((3, new.n_bands))
     else:
         if measured.shape != new.shape or len(measured.beta) != new.n_bands:
             raise ValueError(
@@ -108,21 +113,16 @@ def subtract(
         shift_x = np.asarray(measured.dx_at(*middle))
         shift_y = np.asarray(measured.dy_at(*middle))
         fields = measured if measured.degree else None
-        position_noise = np.asarray(measured.residual)
-        ratio_noise = np.asarray(measured.residual_beta)
-    if registration_noise != "fit":
-        position_noise = np.full(new.n_bands, float(registration_noise))
-    if flux_ratio_noise != "fit":
-        ratio_noise = np.full(new.n_bands, float(flux_ratio_noise))
+        left = [measured.residual, measured.residual_beta, measured.residual_width]
+    position, flux_ratio, width = (
+        np.asarray(found) if value == "fit" else np.full(new.n_bands, float(value))
+        for found, value in zip(left, systematic.values(), strict=True)
+    )
     tiled = varying == "tiles" or (varying == "auto" and (varies(new.psf) or varies(reference.psf)))
     results = []
     for band, pair in enumerate(pairs):
-        noise = SystematicNoise(
-            *(
-                jnp.asarray(v, pair.new.dtype)
-                for v in (position_noise[band], position_noise[band], ratio_noise[band], psf_noise)
-            )
-        )
+        kinds = (position, position, flux_ratio, width)
+        noise = SystematicNoise(*(jnp.asarray(kind[band], pair.new.dtype) for kind in kinds))
         numbers = [jnp.asarray(v[band], pair.new.dtype) for v in (ratio, shift_x, shift_y, level)]
         images = _image_pair(pair, numbers, noise)
         results.append(
@@ -274,17 +274,13 @@ def _per_band(name: str, value: Any, n_bands: int) -> Float[np.ndarray, "band"]:
     return np.broadcast_to(array, (n_bands,))
 
 
-def _check_settings(
-    registration_noise: Any, flux_ratio_noise: Any, psf_noise: Any, varying: Any
-) -> None:
-    for name, value in (
-        ("registration_noise", registration_noise),
-        ("flux_ratio_noise", flux_ratio_noise),
-        ("psf_noise", psf_noise),
-    ):
-        if name != "psf_noise" and isinstance(value, str) and value == "fit":
+def _check_settings(systematic: dict[str, Any], varying: Any) -> None:
+    for name, value in systematic.items():
+        if isinstance(value, str) and value == "fit":
             continue
         if not isinstance(value, Real) or not 0 <= float(value) < np.inf:
-            raise ValueError(f"`{name}` must be a finite number, 0 or more; got {value!r}.")
+            raise ValueError(
+                f'`{name}` must be "fit" or a finite number, 0 or more; got {value!r}.'
+            )
     if varying not in ("auto", "constant", "tiles"):
         raise ValueError(f'`varying` must be "auto", "constant" or "tiles"; got {varying!r}.')

@@ -129,9 +129,7 @@ def find_transients(
         first.exposure,
         second.exposure,
         fit=fit,
-        registration_noise=registration_noise
-        if fit is not None or registration_noise != "fit"
-        else 0.0,
+        registration_noise=registration_noise,
         varying=varying,
         tile=tile,
         **numbers,
