@@ -1,5 +1,6 @@
 """Flux ratio, shifts and background from stars, and whole exposures subtracted."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ from quick import hasty
 from subtraction_fields import SIGMA_NEW, SIGMA_REFERENCE, field, gaussian_stamp
 
 from diffdeblend.exposure import make_exposure
+from diffdeblend.psf import PixelPSF
 from diffdeblend.subtract import fit_subtraction, subtract
 from diffdeblend.subtract.fit_steps import fit_stamps
 
@@ -56,6 +58,17 @@ def test_fit_finds_the_truth(fitted):
     assert float(fitted.residual[0]) < 0.02
     # The level of N is known to its noise over the root of the number of pixels: 0.1.
     assert float(fitted.gamma[0]) == pytest.approx(3.0, abs=0.5)
+
+
+def test_width_of_a_wrong_psf_is_noticed(images, fitted):
+    new, reference = exposures(images, level=3.0)
+    # 3 % too wide.
+    wide = eqx.tree_at(
+        lambda e: e.psf, reference, PixelPSF(gaussian_stamp(1.03 * SIGMA_REFERENCE)[None])
+    )
+    off = fit_subtraction(new, wide, shift_degree=2)
+    assert float(fitted.residual_width[0]) < 0.004
+    assert float(off.residual_width[0]) == pytest.approx(0.03 / np.sqrt(2), rel=0.35)
 
 
 def test_start_does_not_matter(images, fitted):
