@@ -67,6 +67,7 @@ def star_method(chosen: argparse.Namespace, method: str, **more: Any) -> StarMet
         method=method,
         inf_loss=chosen.inf_loss,
         smooth=chosen.smooth if method == "basis" else 0.0,
+        refine=chosen.refine,
         degree=chosen.degree,
         min_snr=chosen.min_snr,
         **more,

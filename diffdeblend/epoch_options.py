@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-STAR_METHODS = ("moffat", "gaussian", "basis")
+STAR_METHODS = ("moffat", "gaussian", "mixture", "basis")
 ALIGNMENTS = ("none", "stars", "wcs", "astroalign")
 
 
@@ -76,8 +76,8 @@ def add_stars(parser: Any, each: str = "") -> None:
     add(
         option,
         help=f"moffat: a Moffat profile whose shape varies smoothly, with what it misses of the "
-        "stars; gaussian: an elliptical Gaussian; basis: principal components of the stars' "
-        f"images{also}{each}. {default}",
+        "stars; gaussian: an elliptical Gaussian; mixture: two of them; basis: principal "
+        f"components of the stars' images{also}{each}. {default}",
         **words,
     )
     add(
@@ -86,6 +86,11 @@ def add_stars(parser: Any, each: str = "") -> None:
         metavar="SHARE",
         help="of power that the images of the basis may lack. Default: 1e-6; 0.25 of --"
         f"{'psf' if each else 'method'} basis",
+    )
+    add(
+        "--refine",
+        action="store_true",
+        help="fit the PSF anew, pixel by pixel, to all stars at once; takes seconds",
     )
     add(
         "--smooth",

@@ -390,6 +390,7 @@ def test_kinds_that_are_given_are_kept(of_kinds):
     assert found.value[2] > found.value[0] + 50
 
 
+@pytest.mark.slow
 def test_auto_finds_the_kinds(of_kinds, drawn):
     stamps = [*of_kinds, drawn[1]]
     found = fit_batch([stamp.blend() for stamp in stamps], **(SETTINGS | {"model": "auto"}))
@@ -434,6 +435,7 @@ def test_agrees_with_the_single_fit(drawn, found):
     )
 
 
+@pytest.mark.slow
 def test_an_optax_transformation_goes_through_the_same_driver(blends, found, compilations):
     settings = SETTINGS | {"method": FirstOrder(optax.adam(0.5), max_steps=150), "restarts": 0}
     with hasty():
@@ -491,6 +493,7 @@ def in_double(drawn):
         return fit_batch(twice, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_precisions_agree(found, in_double):
     double = in_double.flux[in_double.blend % 2 == 0]
     error = in_double.flux_err[in_double.blend % 2 == 0]
@@ -698,6 +701,7 @@ def test_the_box_follows_the_light_and_leaves_the_rest():
     assert 29 < y1 < 50
 
 
+@pytest.mark.slow
 def test_windows_of_a_stream_are_one_batch(blends, found):
     # Little memory: the least window, 16 blends, is more than these; so twice as many.
     windows = list(fit_stream((blend for blend in [*blends, *blends]), memory=1.0, **SETTINGS))

@@ -115,6 +115,7 @@ def test_simulate_says_what_is_wrong(options, words, tmp_path, capsys):
     assert not (tmp_path / "blends.zarr").exists()
 
 
+@pytest.mark.slow
 def test_score_runs_measures_side_by_side(made, tmp_path, capsys):
     pytest.importorskip("sep")
     (tmp_path / "own.py").write_text(OWN_MEASURE)

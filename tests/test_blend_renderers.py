@@ -72,6 +72,7 @@ def worst(drawing, renderer=None, reference=REFERENCE):
 SOME = catalog_of([0.5, 1.0, 4.0, 6.0, 2.5, 1.0], [0.6, 1.5, 0.3, 0.2, 0.9, 0.0])
 
 
+@pytest.mark.slow
 def test_sersic_galaxies_and_a_star():
     pixel, light = worst(drawing_of(SOME, LSST))
     assert pixel.max() < 1e-5

@@ -416,6 +416,7 @@ def test_warnings_are_one_line(archive, blend, monkeypatch, capsys):
     assert "diffdeblend: warning: BUNIT is odd\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_reader_that_went_away(archive, blend):
     """As in `diffdeblend deblend | head -1`: no traceback."""
     code = (

@@ -150,6 +150,7 @@ def test_white_noise_changes_nothing_and_a_factor_scales():
         )
 
 
+@pytest.mark.slow
 def test_another_correlation_compiles_nothing(compilations):
     exposure = observe(scene())
     fit(scene(), exposure.with_noise_correlation(correlation()))

@@ -165,6 +165,7 @@ def test_nothing_found_is_an_empty_catalogue(field, tmp_path, capsys):
     assert len(QTable.read(tmp_path / "catalog.fits")) == 0
 
 
+@pytest.mark.slow
 def test_a_large_image_is_cut_into_blends(field, tmp_path):
     path, at, flux = field
     v, u = np.mgrid[-12:13, -12:13]

@@ -73,6 +73,7 @@ def close(found, errors, true, n_sigma=5.0):
                 assert (np.abs(value - wanted) < n_sigma * error).all(), name
 
 
+@pytest.mark.slow
 def test_default_method_finds_the_truth():
     found = fit(start(), observe(truth()))
     assert found.converged

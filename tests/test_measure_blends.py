@@ -153,7 +153,10 @@ def test_sep_fluxes_are_those_of_kron_apertures(blends):
     assert np.all(np.abs(flux[which] / FLUX[0][:, 1] - 1) < 0.15)
 
 
-@pytest.mark.parametrize("function", [sep, sep_multiband, photutils, peaks, segments])
+@pytest.mark.parametrize(
+    "function",
+    [sep, sep_multiband, photutils, peaks, pytest.param(segments, marks=pytest.mark.slow)],
+)
 def test_too_many_are_cut_by_flux_and_flagged(blends, function):
     own = function in (peaks, segments)
     pytest.importorskip("scipy" if own else function.__name__.split("_")[0])

@@ -133,6 +133,7 @@ def test_programs_for_devices_do_not_call_the_host(stamps):
     assert "callback" not in str(jax.make_jaxpr(chain)(data))
 
 
+@pytest.mark.slow
 def test_fluxes_and_centroids_have_derivatives(stamps, x64):
     # The last stamp is empty, as are some slots of others.
     data, labels = (part[1:] for part in stamps[:2])

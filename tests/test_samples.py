@@ -110,6 +110,7 @@ def test_samples_are_scenes():
     np.testing.assert_array_equal(drawn.dx, 0)
 
 
+@pytest.mark.slow
 def test_weights_are_even_where_the_posterior_is_gaussian():
     bright = weighted_samples(*fitted(10.0), jax.random.key(1), 300)
     faint = weighted_samples(*fitted(0.15), jax.random.key(1), 300)

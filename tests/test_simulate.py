@@ -114,6 +114,7 @@ def test_without_isolated_images(blends):
         alone.isolated_of(0)
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bits(blends, tmp_path):
     script = (
         "import numpy as np, sys; sys.path.insert(0, sys.argv[1]); import test_simulate as t;"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from diffdeblend.grid import product_modes
-from diffdeblend.psf import AbstractPSF, KolmogorovPSF, PixelPSF, SampledPSF
+from diffdeblend.psf import AbstractPSF, KolmogorovPSF, PixelPSF, PSFBasis, SampledPSF
 
 # An analytic PSF is written on the smallest of these that holds all but 1e-3 of its light.
 _SIZES = (25, 41, 61, 101, 161)
@@ -19,8 +19,11 @@ def psf_images(psf: AbstractPSF) -> Float[np.ndarray, "band h w"]:
     """The PSF at the exposure's pixels, on an odd stamp, of unit sum.
 
     Exact for a `PixelPSF`, and for a `SampledPSF`, of which these are the samples at the pixels;
-    the wings of another PSF are cut where they hold 1e-3 of the light.
+    the wings of another PSF are cut where they hold 1e-3 of the light. Of a `PSFBasis` it is the
+    one in the middle of the image: `write_psf_basis` keeps all of it.
     """
+    if isinstance(psf, PSFBasis):
+        psf = psf.middle
     if isinstance(psf, PixelPSF):
         return np.asarray(psf.image)
     if isinstance(psf, SampledPSF):

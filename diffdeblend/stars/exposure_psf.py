@@ -1,22 +1,22 @@
 """The PSF of an exposure in all of its bands, by the name of a method."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.polynomials import n_terms
 from diffdeblend.psf import PSFBasis
-from diffdeblend.stars.determine import StarPSF, determine_psf
-from diffdeblend.stars.kl import kl_psf
-from diffdeblend.stars.kl_stamps import centred_stamps
+from diffdeblend.stars.determine import Method, StarPSF, determine_psf
 
-# Of each method, what `determine_psf` calls the fit that finds the stars and their places.
-_FITS = {"moffat": "moffat+residual", "gaussian": "gaussian", "basis": "moffat"}
+# Of each method, what `determine_psf` calls it.
+_FITS: dict[str, Method] = {
+    "moffat": "moffat+residual",
+    "gaussian": "gaussian",
+    "mixture": "mixture",
+    "basis": "kl",
+}
 METHODS = tuple(_FITS)
-# Components of star images carry the stars' noise: with more of them it is the noise that varies.
-_INF_LOSS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class StarMethod:
         "basis", whose images are those of the stars with their noise. Larger keeps fewer images.
     - `n_basis`: images to keep, in place of `inf_loss`.
     - `smooth`: of the images of "basis", sigma in pixels; 0 for none.
+    - `refine`: fit the basis anew, pixel by pixel, to all stars at once; takes seconds.
     - `degree`: of the fields over the image, 0 to 3; 0 is the same PSF everywhere.
     - `reserve`: share of the stars that is kept out to judge the PSF by, drawn by `seed`.
     - `min_snr`: of a star. `size`: of the images, odd; default about ten times the FWHM.
@@ -41,6 +42,7 @@ class StarMethod:
     inf_loss: float | None = None
     n_basis: int | None = None
     smooth: float = 0.0
+    refine: bool = False
     degree: int = 3
     reserve: float = 0.0
     seed: int = 0
@@ -114,52 +116,18 @@ def _band_psf(exposure: Exposure, band: int, how: StarMethod) -> StarPSF:
     pixels = np.asarray(exposure.image[band], np.float32)
     variance = np.asarray(exposure.variance[band], np.float32)
     masked = ~np.asarray(exposure.good[band])
-    own: dict[str, Any] = {} if how.method == "basis" else {"n_basis": how.n_basis}
-    if how.method != "basis" and how.inf_loss is not None:
-        own["inf_loss"] = how.inf_loss
-    found = determine_psf(
+    return determine_psf(
         pixels,
         variance,
         masked,
         method=_FITS[how.method],
+        n_basis=how.n_basis,
+        inf_loss=how.inf_loss,
+        smooth=how.smooth,
+        refine=how.refine,
         degree=how.degree,
         reserve=how.reserve,
         seed=how.seed,
         min_snr=how.min_snr,
         size=how.size,
-        **own,
     )
-    return found if how.method != "basis" else _with_components(found, pixels, masked, how)
-
-
-def _with_components(
-    found: StarPSF, pixels: np.ndarray, masked: np.ndarray, how: StarMethod
-) -> StarPSF:
-    """The same stars, but their principal components as the PSF."""
-    side = found.psf.images.shape[-1]
-    half = side // 2
-    ny, nx = pixels.shape
-    x, y = (np.asarray(found.used[name], float) for name in ("x", "y"))
-    inside = (x >= half) & (x <= nx - 1 - half) & (y >= half) & (y <= ny - 1 - half)
-    if inside.any():
-        x, y = x[inside], y[inside]
-    stamps = centred_stamps(np.where(masked, 0, pixels), x, y, side)
-    n_basis = None if how.n_basis is None else min(how.n_basis, len(x))
-    inf_loss = None if n_basis is not None else _INF_LOSS if how.inf_loss is None else how.inf_loss
-    parts = kl_psf(
-        stamps,
-        x,
-        y,
-        found.psf.shape,
-        inf_loss=inf_loss,
-        n_basis=n_basis,
-        degree=how.degree,
-        smooth=how.smooth,
-    )
-    settings = found.settings | {
-        "method": "basis",
-        "inf_loss": inf_loss,
-        "n_basis": n_basis,
-        "smooth": how.smooth,
-    }
-    return replace(found, psf=parts.psf, spectrum=np.sqrt(parts.power), settings=settings)

@@ -188,9 +188,8 @@ def pair_at(
 ) -> Pair:
     """PSFs, noise and registration at places of the new image."""
     fit = difference.fit
-    if fit is not None and hasattr(fit, "dx_at"):
-        dx, dy = (np.asarray(at(x, y)).reshape(-1, *x.shape) for at in (fit.dx_at, fit.dy_at))
-        dx, dy = dx[min(band, len(dx) - 1)], dy[min(band, len(dy) - 1)]
+    if fit is not None:
+        dx, dy = (np.asarray(at(x, y))[band] for at in (fit.dx_at, fit.dy_at))
     else:
         dx, dy = (np.full(x.shape, float(v[band])) for v in (difference.dx, difference.dy))
     stamps = [
