@@ -104,6 +104,18 @@ def test_components_keep_more_with_less_loss_and_smoothing_widens(skewed):
         determine_psf(*skewed, smooth=1.0)
 
 
+def test_a_star_in_a_hollow_is_no_component(skewed):
+    data, variance = skewed[0].copy(), skewed[1]
+    found = determine_psf(data, variance, method="moffat", reserve=0.0)
+    dim = found.used[-1]
+    y, x = np.indices(data.shape)
+    distance = np.hypot(x - dim["x"], y - dim["y"])
+    # Beyond the pixels that are fitted, within those of the images.
+    data[(distance > 13) & (distance < 20)] -= 0.004 * dim["flux"]
+    kept = determine_psf(data, variance, method="kl", reserve=0.0)
+    assert peak_error(kept, SKEWED) < 0.05
+
+
 @pytest.mark.slow
 def test_refinement_finds_what_the_profile_lacks(skewed):
     plain, refined = (

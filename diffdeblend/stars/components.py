@@ -11,6 +11,8 @@ from diffdeblend.stars.stamps import StarStack
 
 # The spline needs neighbours.
 _MARGIN = 4
+# Of the flux of a star, in its stamp.
+_LEAST_SHARE = 0.3
 
 
 def component_psf(
@@ -30,13 +32,17 @@ def component_psf(
 
     - `stack`: as large as the images are to be, and `_MARGIN` more.
     """
-    use = stack.good.any((1, 2)) & (fit.weight > 0.1) & (fit.flux > 0)
-    if not use.any():
-        raise ValueError("no star of `image` is good enough for principal components.")
     size = stack.data.shape[1]
     flux, sky = fit.flux[:, None, None], fit.sky[:, None, None]
     model = flux * profile_images(fit.x, fit.y, shape_at(fit.fields, terms), size, fit.profile)
-    light = np.where(stack.good, stack.data - sky, model)[use] / flux[use]
+    light = np.where(stack.good, stack.data - sky, model)
+    # Where the sky is not level the whole stamp may hold much less, or more, than the star.
+    total = light.sum((1, 2))
+    own = (total > _LEAST_SHARE * fit.flux) & (total < fit.flux / _LEAST_SHARE)
+    use = stack.good.any((1, 2)) & (fit.weight > 0.1) & (fit.flux > 0) & own
+    if not use.any():
+        raise ValueError("no star of `image` is good enough for principal components.")
+    light = light[use] / flux[use]
     half = _MARGIN // 2
     stamps = [
         shift(image, (-y, -x), order=3, mode="nearest")[half:-half, half:-half]
