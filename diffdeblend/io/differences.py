@@ -108,6 +108,8 @@ def difference_summary(found: "Transients") -> dict[str, Any]:
         numbers |= {
             "beta_err": one_or_list(fit.beta_err),
             "registration_noise": one_or_list(fit.residual),
+            "flux_ratio_noise": one_or_list(fit.residual_beta),
+            "psf_noise": one_or_list(fit.residual_width),
             "n_stars_compared": one_or_list(fit.n_stars),
             "shift_degree": fit.degree,
             "converged": bool(np.asarray(fit.converged).all()),
