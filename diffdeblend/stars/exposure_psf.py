@@ -24,8 +24,8 @@ class StarMethod:
     """How a PSF is taken from stars.
 
     - `method`: "moffat": a Moffat profile whose shape varies smoothly, with what it misses added as
-        far as the stars demand it; "gaussian": an elliptical Gaussian instead; "basis": principal
-        components of the star images, as ProperImage has them.
+        far as the stars demand it; "gaussian": an elliptical Gaussian instead; "mixture": two of
+        one shape; "basis": principal components of the star images, as ProperImage has them.
     - `inf_loss`: share of power that the images of the basis may lack; default 1e-6, or 0.25 for
         "basis", whose images are those of the stars with their noise. Larger keeps fewer images.
     - `n_basis`: images to keep, in place of `inf_loss`.
