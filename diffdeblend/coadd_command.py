@@ -11,12 +11,12 @@ import numpy as np
 from diffdeblend.coadd.coadd import Coadd, coadd
 from diffdeblend.commands import warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
-from diffdeblend.epoch_inputs import options_of, psf_choices, settings_of_each, table_of
+from diffdeblend.epoch_inputs import options_of, psf_choice, settings_of_each
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.coadds import coadd_summary, write_coadd
 from diffdeblend.io.raw_images import read_raw
 from diffdeblend.io.results import make_directory, write_summary
-from diffdeblend.listing import closing_lines
+from diffdeblend.listing import closing_lines, table_of
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.subtract.fit import fit_subtraction
@@ -90,8 +90,7 @@ class _Epochs:
         image = read_raw(chosen.input[k])
         if k == 0:
             self.cards = image.cards
-        # Choices are of all images: this one's is found among as many as there are.
-        psf = psf_choices(chosen, [image] * len(chosen.input))[k]
+        psf = psf_choice(chosen, image, k, len(chosen.input))
         align = None if chosen.align == "none" or k == 0 else chosen.align
         made = make_epoch(
             image.source,

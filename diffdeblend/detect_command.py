@@ -22,7 +22,7 @@ from diffdeblend.detect.methods import (
 from diffdeblend.io.detections import write_detections, write_summary
 from diffdeblend.io.fits import read_psf
 from diffdeblend.io.results import make_directory
-from diffdeblend.listing import closing_lines
+from diffdeblend.listing import closing_lines, table_of
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.segment import Validation
@@ -162,7 +162,5 @@ def _listing(found: Detections) -> str:
                 for n, v in zip(names, values, strict=True)
             ]
         )
-    widths = [max(len(row[k]) for row in rows) for k in range(len(names))]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     more = f"the {len(order)} brightest:" if labels > len(order) else "by Kron flux:"
-    return "\n".join([head, more, *lines])
+    return "\n".join([head, more, table_of(rows)])

@@ -75,26 +75,34 @@ def star_method(chosen: argparse.Namespace, method: str, **more: Any) -> StarMet
 
 
 def psf_choices(chosen: argparse.Namespace, images: Sequence[RawImage]) -> list[Any]:
-    """Of each image a `StarMethod`, a PSF from a file, or None for that of the image's file.
+    """`psf_choice` of each image.
 
     **Raises:** `ValueError` for options that do not fit, or files that cannot be read.
     """
-    given = spread(chosen, "psf", len(images))
+    n = len(images)
+    return [psf_choice(chosen, image, k, n) for k, image in enumerate(images)]
+
+
+def psf_choice(chosen: argparse.Namespace, image: RawImage, number: int, n: int) -> Any:
+    """A `StarMethod`, a PSF from a file, or None for that of the image's file.
+
+    - `number`: of the image, among `n`.
+
+    **Raises:** `ValueError` for options that do not fit, or a file that cannot be read.
+    """
+    given = spread(chosen, "psf", n)
     if chosen.smooth and "basis" not in given:
         raise ValueError("--smooth is for --psf basis; other PSFs are smooth already.")
-    found: list[Any] = []
-    for one, image in zip(given, images, strict=True):
-        if one is None:
-            found.append(None if image.has_psf else star_method(chosen, "moffat"))
-        elif one in STAR_METHODS:
-            found.append(star_method(chosen, one))
-        elif not Path(one).is_file():
-            raise ValueError(
-                f"--psf must be one of {', '.join(STAR_METHODS)}, or a file; there is no {one!r}."
-            )
-        else:
-            found.append(read_varying_psf(one, shape_of(image)))
-    return found
+    one = given[number]
+    if one is None:
+        return None if image.has_psf else star_method(chosen, "moffat")
+    if one in STAR_METHODS:
+        return star_method(chosen, one)
+    if not Path(one).is_file():
+        raise ValueError(
+            f"--psf must be one of {', '.join(STAR_METHODS)}, or a file; there is no {one!r}."
+        )
+    return read_varying_psf(one, shape_of(image))
 
 
 def psf_of_stars(exposure: Exposure) -> PSFBasis:
@@ -131,12 +139,3 @@ def shape_of(image: RawImage) -> tuple[int, int]:
 def options_of(chosen: argparse.Namespace) -> dict[str, Any]:
     """Every option with its value, defaults included, for the summary."""
     return {key: value for key, value in vars(chosen).items() if key not in _LEFT_OUT}
-
-
-def table_of(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as lines, each column as wide as its widest entry, to the right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )

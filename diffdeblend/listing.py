@@ -16,9 +16,9 @@ def listing(catalog: QTable, bands: Sequence[str]) -> str:
 
     Below them the meaning of the flags that occur.
     """
-    blocks = [_table(_shape_rows(catalog)), _table(_flux_rows(catalog, bands))]
+    blocks = [table_of(_shape_rows(catalog)), table_of(_flux_rows(catalog, bands))]
     if bands and f"mag_{bands[0]}" in catalog.colnames:
-        blocks.append(_table(_magnitude_rows(catalog, bands)))
+        blocks.append(table_of(_magnitude_rows(catalog, bands)))
     seen = int(np.bitwise_or.reduce(np.asarray(catalog["flags"], dtype=int), initial=0))
     if seen:
         blocks.append(
@@ -102,7 +102,7 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table_of(rows: Sequence[Sequence[str]]) -> str:
     """Columns of one width each: numbers to the right, words to the left."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]

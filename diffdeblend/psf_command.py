@@ -5,11 +5,11 @@ from typing import Any
 
 from diffdeblend.commands import warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
-from diffdeblend.epoch_inputs import options_of, settings_of_each, star_method, table_of
+from diffdeblend.epoch_inputs import options_of, settings_of_each, star_method
 from diffdeblend.io.psf_results import psf_summary, write_psf
 from diffdeblend.io.raw_images import read_raw
 from diffdeblend.io.results import make_directory, write_summary
-from diffdeblend.listing import closing_lines
+from diffdeblend.listing import closing_lines, table_of
 from diffdeblend.prepare.prepare import prepare
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress

@@ -7,11 +7,11 @@ import numpy as np
 
 from diffdeblend.commands import warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
-from diffdeblend.epoch_inputs import options_of, psf_choices, settings_of_each, table_of
+from diffdeblend.epoch_inputs import options_of, psf_choices, settings_of_each
 from diffdeblend.io.differences import difference_summary, write_transients
 from diffdeblend.io.raw_images import read_raw
 from diffdeblend.io.results import make_directory, write_summary
-from diffdeblend.listing import closing_lines, with_error
+from diffdeblend.listing import closing_lines, table_of, with_error
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.transients.find_transients import Transients, find_transients

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,9 @@ def write_transients(
     for name, planes in maps.items():
         with whole_file(place(name)) as temporary:
             image_list(planes, header, cards=cards, extra=told).writeto(temporary)
+    placeless = replace(header, wcs=None)
     with whole_file(place("psf.fits")) as temporary:
-        image_list({"PSF": difference.P_D}, _without_wcs(header), extra=told).writeto(temporary)
+        image_list({"PSF": difference.P_D}, placeless, extra=told).writeto(temporary)
     table: Any = with_provenance(found.candidates, summary)
     with whole_file(place("candidates.ecsv")) as temporary:
         table.write(temporary, format="ascii.ecsv")
@@ -129,9 +131,3 @@ def one_or_list(values: Any) -> float | list[float]:
     """A number of one band as it is, those of several as a list."""
     numbers = [float(v) for v in np.asarray(values, float).reshape(-1)]
     return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _without_wcs(header: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(header, wcs=None)
