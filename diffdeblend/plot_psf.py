@@ -19,6 +19,7 @@ from diffdeblend.panels import (
     show_image,
 )
 from diffdeblend.psf import PSFBasis
+from diffdeblend.widths import FWHM_PER_SIGMA, equivalent_fwhm
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _COLUMNS, _MOST, _MAP = 4, 8, 60
 _WHISKERS = 8
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 def plot_basis(psf: PSFBasis, *, band: int = 0, on: Canvas = None) -> "Figure":
@@ -179,11 +179,6 @@ def psf_figure(found: "StarPSF", report: "PSFReport | None" = None) -> "Figure":
     return page
 
 
-def equivalent_fwhm(images: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n"]:
-    """FWHM in pixels of the Gaussian with as much noise under it; images of unit sum."""
-    return _FWHM_PER_SIGMA / np.sqrt(4 * np.pi * np.sum(images**2, axis=(1, 2)))
-
-
 def weighted_ellipticity(
     images: Float[np.ndarray, "n h w"],
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
@@ -194,7 +189,7 @@ def weighted_ellipticity(
     height, width = images.shape[1:]
     y, x = np.mgrid[:height, :width].astype(float)
     x, y = x - width // 2, y - height // 2
-    sigma = equivalent_fwhm(images)[:, None, None] / _FWHM_PER_SIGMA
+    sigma = equivalent_fwhm(images)[:, None, None] / FWHM_PER_SIGMA
     weighted = images * np.exp(-0.5 * (x**2 + y**2) / sigma**2)
     xx, yy, xy = (np.sum(weighted * one, axis=(1, 2)) for one in (x * x, y * y, x * y))
     return 2 * (xx - yy) / (xx + yy), 4 * xy / (xx + yy)

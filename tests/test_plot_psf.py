@@ -14,7 +14,6 @@ from matplotlib.quiver import Quiver
 
 from diffdeblend.panels import panels
 from diffdeblend.plot_psf import (
-    equivalent_fwhm,
     plot_basis,
     plot_fields,
     plot_magnitude_size,
@@ -25,6 +24,7 @@ from diffdeblend.plot_psf import (
     weighted_ellipticity,
 )
 from diffdeblend.simulate import elliptical_psf, elliptical_stamp
+from diffdeblend.widths import equivalent_fwhm
 
 SHAPE = (60, 100)
 

@@ -20,7 +20,8 @@ from diffdeblend.subtract.fill import fill_holes
 from diffdeblend.subtract.fill_jointly import fill_jointly
 from diffdeblend.subtract.maps import ImagePair
 from diffdeblend.subtract.padding import pad, padded_shape, unpad
-from diffdeblend.subtract.variance import SystematicNoise, rms_width
+from diffdeblend.subtract.variance import SystematicNoise
+from diffdeblend.widths import equivalent_sigma
 
 SHAPE, BETA = (88, 112), 0.7
 POINT = (70, 41, 1500.0)
@@ -159,7 +160,7 @@ def test_flux_ratio_noise_and_psf_noise_grow_with_the_light(images):
     y, x = np.mgrid[:17, :17] - 8
     wider = gaussian_stamp(SIGMA_NEW * 1.01) - gaussian_stamp(SIGMA_NEW)
     laplacian = ((x**2 + y**2) / SIGMA_NEW**4 - 2 / SIGMA_NEW**2) * gaussian_stamp(SIGMA_NEW)
-    expected = 0.01 * float(rms_width(PSF_NEW)) ** 2 * laplacian
+    expected = 0.01 * float(equivalent_sigma(PSF_NEW)) ** 2 * laplacian
     np.testing.assert_allclose(wider, expected, atol=0.03 * np.abs(wider).max())
 
 

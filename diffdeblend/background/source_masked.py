@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 from diffdeblend.background.background_map import BackgroundMap
 from diffdeblend.background.mesh import Estimator, check_mask, estimate_background, plain_values
 from diffdeblend.cores import in_threads
+from diffdeblend.widths import FWHM_PER_SIGMA
 
-_SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
 # Where less of a stamp is left, masking says nothing any more.
 _LEAST = 0.02
 # Pixels that are smoothed at a time.
@@ -125,7 +125,7 @@ def _standing_out(
     grow: int,
 ) -> np.ndarray:
     """Pixels whose smoothed value is far from the sky, with a margin."""
-    width = fwhm * _SIGMA_PER_FWHM
+    width = fwhm / FWHM_PER_SIGMA
     # Noise of a sum with Gaussian weights, from what one pixel gives.
     point = np.zeros(2 * int(4 * width + 0.5) + 3)
     point[point.size // 2] = 1

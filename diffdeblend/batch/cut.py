@@ -19,8 +19,8 @@ from diffdeblend.detect.peaks import psf_images, sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.positions import check_positions
 from diffdeblend.psf import AbstractPSF
+from diffdeblend.widths import FWHM_PER_SIGMA, equivalent_fwhm
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # 98.7 % of the light of a Gaussian is within 2.5 half-light radii.
 _LEAST_EXTENT = 2.5
 _LEAST_MARGIN = 4.0
@@ -76,7 +76,8 @@ def cut_blends(
     _check_number("threshold", threshold, least=0.0, open_end=True)
     _check_count("max_sources", max_sources)
     _check_count("max_size", max_size)
-    fwhm = _fwhm(_psf_at(exposure.psf, exposure.shape[1] / 2, exposure.shape[0] / 2))
+    middle = _psf_at(exposure.psf, exposure.shape[1] / 2, exposure.shape[0] / 2)
+    fwhm = equivalent_fwhm(psf_images(middle, 101))
     if margin is None:
         margin = max(2 * float(fwhm.max()), _LEAST_MARGIN)
     _check_number("margin", margin, least=0.0)
@@ -88,7 +89,7 @@ def cut_blends(
         radii = np.full(len(checked), max(_LEAST_EXTENT * float(fwhm.max()) / 2, 1.0))
         if sky is None:
             sky = image_level(data, weight)
-        sigma = float(fwhm.mean()) / _FWHM_PER_SIGMA
+        sigma = float(fwhm.mean()) / FWHM_PER_SIGMA
         bright = _significance(data, weight, sky, sigma) > threshold
         largest = max_size - 2 * int(np.ceil(margin))
         owner, group, boxes = _isophotes(bright, checked, radii, max_sources, largest)
@@ -371,13 +372,6 @@ def _psf_at(psf: AbstractPSF, x: float, y: float) -> AbstractPSF:
     if type(psf).at is AbstractPSF.at:
         return psf
     return psf.at(jnp.asarray(x), jnp.asarray(y))
-
-
-def _fwhm(psf: AbstractPSF) -> Float[np.ndarray, "band"]:
-    """Full width in pixels of the Gaussian that has the noise-equivalent area of the PSF."""
-    images = psf_images(psf, 101)
-    area = images.sum(axis=(1, 2)) ** 2 / (images**2).sum(axis=(1, 2))
-    return _FWHM_PER_SIGMA * np.sqrt(area / (4 * np.pi))
 
 
 def _radii(radius: Any, n_sources: int, shape: tuple[int, int]) -> Float[np.ndarray, "source"]:

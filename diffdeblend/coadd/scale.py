@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.fft import irfft2, next_fast_len, rfft2
 
+from diffdeblend.background.statistics import MAD_TO_STD
+
 # Pixels on a side of the piece in the middle that is compared: enough for 0.1 %.
 _PIECE = 1536
 _LEAST_SIGNIFICANCE = 20.0
@@ -89,7 +91,7 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
     for _ in range(30):
         deviation = y - ratio * x
         # PSFs that are off leave errors in proportion to the light.
-        excess = 1.4826 * np.median(np.abs(deviation / x))
+        excess = MAD_TO_STD * np.median(np.abs(deviation / x))
         spread = noise_y + ratio**2 * noise_x + (excess * x) ** 2
         pull = 1 / (spread + deviation**2 / 4)
         step = float((pull * x * deviation).sum() / (pull * x**2).sum())

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.signal import fftconvolve
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.exposure import Exposure
 
 # Pixels whose smoothed value stands out by that many standard deviations hold a source.
@@ -72,5 +73,5 @@ def _with_light(noise: np.ndarray, used: np.ndarray) -> np.ndarray:
     smooth = gaussian_filter(noise, 1.5)
     middle = np.median(smooth[used])
     # Its own scatter: that of correlated noise is wider than what the variance says.
-    spread = 1.4826 * np.median(np.abs(smooth[used] - middle))
+    spread = MAD_TO_STD * np.median(np.abs(smooth[used] - middle))
     return binary_dilation(smooth - middle > _BRIGHT * spread, iterations=3)

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import maximum_filter
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.exposure import Exposure
 from diffdeblend.grid import product_modes
 from diffdeblend.parameters import as_float
@@ -66,7 +67,7 @@ def sky_level(
         kept = values[good]
         for _ in range(10):
             middle = np.median(kept)
-            spread = 1.4826 * np.median(np.abs(kept - middle))
+            spread = MAD_TO_STD * np.median(np.abs(kept - middle))
             inside = kept[np.abs(kept - middle) <= 2.5 * spread]
             if inside.size == kept.size or inside.size < 10:
                 break

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float
 from diffdeblend.measure.kron import MOST_PIXELS
 from diffdeblend.measure.neighbours import Box, MaskMethod, mirror, pixels_of, rounded
 from diffdeblend.measure.windows import Window
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 Scalar = Float[Array, ""]
 
-_SIGMA_PER_FWHM = 1 / (2 * np.sqrt(2 * np.log(2)))
 _LEAST_RADIUS = 0.5
 _MOST_STEPS, _ENOUGH = 16, 1e-4
 # The window reaches so many of its standard deviations.
@@ -38,7 +38,7 @@ class WindowedCentroid(NamedTuple):
 
 def window_reach(half_light_radius: np.ndarray) -> np.ndarray:
     """How far from the first position windows reach, in pixels, with room for a few to wander."""
-    sigma = 2 * _SIGMA_PER_FWHM * np.maximum(half_light_radius, _LEAST_RADIUS)
+    sigma = 2 / FWHM_PER_SIGMA * np.maximum(half_light_radius, _LEAST_RADIUS)
     return _REACH * sigma + 3
 
 
@@ -73,7 +73,7 @@ def centroid_win(
     fine = jnp.isfinite(half_light_radius) & jnp.isfinite(x) & jnp.isfinite(y)
     half_light = jnp.maximum(jnp.where(fine, half_light_radius, 1.0), _LEAST_RADIUS)
     first_x, first_y = jnp.where(fine, x, 0.0), jnp.where(fine, y, 0.0)
-    sigma = 2 * _SIGMA_PER_FWHM * half_light
+    sigma = 2 / FWHM_PER_SIGMA * half_light
     reach = _REACH * sigma
     # This many pixels to either side of the middle one.
     side = (reach + 1.5).astype(int)

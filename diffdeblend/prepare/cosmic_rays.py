@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.widths import FWHM_PER_SIGMA
+
 # Steps to the two neighbours of a pair: along x, along y, and both diagonals.
 _PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))
 # Below the sky by more than this a neighbour is a flaw, and says nothing of the pixel beside it.
 _FLOOR = -3.0
 _LEAST_STARS = 8
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Sharpness:
     @staticmethod
     def of_fwhm(fwhm: float) -> "Sharpness":
         """That of a round Gaussian."""
-        fall = float(np.exp(-0.5 * (_FWHM_PER_SIGMA / fwhm) ** 2))
+        fall = float(np.exp(-0.5 * (FWHM_PER_SIGMA / fwhm) ** 2))
         return Sharpness((fall, fall, fall**2, fall**2), float(fwhm), 0)
 
 
@@ -69,7 +70,7 @@ def star_sharpness(
     fall = np.sqrt(around[0::2] * around[1::2]) / peak
     ratios = np.percentile(fall, percentile, axis=1)
     typical = np.median(fall[:2])
-    fwhm = _FWHM_PER_SIGMA / np.sqrt(-2 * np.log(min(typical, 0.98)))
+    fwhm = FWHM_PER_SIGMA / np.sqrt(-2 * np.log(min(typical, 0.98)))
     return Sharpness(tuple(float(r) for r in ratios), float(fwhm), int(star.sum()))  # type: ignore[arg-type]
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.widths import FWHM_PER_SIGMA
+
 # Of the window a pixel is filled from.
 _REACH = 3
 # So many layers of a large hole are filled from its border; the rest is sky.
 _LAYERS = 12
 _CHUNK = 2048
-_SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
 
 
 def fill_masked(
@@ -84,7 +85,7 @@ def _kriged(
 def _weights(
     near: np.ndarray, dy: np.ndarray, dx: np.ndarray, fwhm: float, noise: float
 ) -> np.ndarray:
-    width = 2 * (fwhm * _SIGMA_PER_FWHM) ** 2
+    width = 2 * (fwhm / FWHM_PER_SIGMA) ** 2
     apart = (dy[:, None] - dy) ** 2 + (dx[:, None] - dx) ** 2
     light = np.exp(-0.5 * apart / width) + noise * np.eye(dy.size)
     to_centre = np.exp(-0.5 * (dy**2 + dx**2) / width)

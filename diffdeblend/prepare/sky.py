@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from diffdeblend.background.mesh import estimate_background
 from diffdeblend.background.mesh_repair import fill_holes, filter_mesh, spline_matrix
+from diffdeblend.background.statistics import MAD_TO_STD
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 # Standard deviation of a Gaussian cut at three of its own: the clipped scatter is that too small.
 _CLIPPED = 0.9865783
@@ -18,7 +20,6 @@ _SKIP = 2
 _LEAST = 0.1
 # What slopes across the image: a spline of boxes would make it flat in the outer half-boxes.
 _DEGREE = 2
-_SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,7 +158,7 @@ def _coefficients(mesh: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
     for _ in range(4):
         fit = np.linalg.lstsq(design * weight[:, None], mesh.ravel() * weight, rcond=None)[0]
         off = np.abs(mesh.ravel() - design @ fit)
-        scale = 1.4826 * np.median(off) + 1e-30
+        scale = MAD_TO_STD * np.median(off) + 1e-30
         # A box full of a galaxy must not tilt the sky of all others.
         weight = 1 / np.sqrt(1 + (off / (3 * scale)) ** 2)
     return fit
@@ -201,7 +202,7 @@ def _standing_out(
     grow: int,
 ) -> np.ndarray:
     """Pixels whose smoothed value is far from the sky, above or below, with a margin."""
-    width = fwhm * _SIGMA_PER_FWHM
+    width = fwhm / FWHM_PER_SIGMA
     point = np.zeros(2 * int(4 * width + 0.5) + 3)
     point[point.size // 2] = 1
     noise = np.sum(gaussian_filter1d(point, width, truncate=3.0) ** 2)

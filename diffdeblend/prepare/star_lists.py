@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
 
-_SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
+from diffdeblend.background.statistics import MAD_TO_STD
+from diffdeblend.widths import FWHM_PER_SIGMA
+
 _STEPS = 8
 # Each star makes triangles with so many of its neighbours.
 _NEIGHBOURS = 6
@@ -38,7 +40,7 @@ def bright_points(
     ??? cite
         Windowed centroids: SExtractor's XWIN_IMAGE.
     """
-    sigma = fwhm * _SIGMA_PER_FWHM
+    sigma = fwhm / FWHM_PER_SIGMA
     clean = np.where(bad, 0, image).astype(np.float32)
     smooth = gaussian_filter(clean, sigma, truncate=3.0)
     gain = 1 / (2 * np.sqrt(np.pi) * sigma)
@@ -151,7 +153,7 @@ def _refined(matrix: np.ndarray, xy: np.ndarray, onto: np.ndarray) -> np.ndarray
         distance, which = tree.query(_moved(onto, matrix), distance_upper_bound=_NEAR)
         near = np.isfinite(distance)
         if turn:
-            scatter = 1.4826 * np.median(distance[near]) if near.any() else 0.0
+            scatter = MAD_TO_STD * np.median(distance[near]) if near.any() else 0.0
             near &= distance < max(3 * scatter, 0.05)
         kept = np.flatnonzero(near)
         if len(kept) < _LEAST:

@@ -14,8 +14,8 @@ from diffdeblend.fourier import Pair
 from diffdeblend.grid import Modes
 from diffdeblend.parameters import as_float, interval, positive
 from diffdeblend.psf.abstract import AbstractPSF, pixel_response
+from diffdeblend.widths import FWHM_PER_SIGMA
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # FWHM of the Kolmogorov PSF in units of lambda / r0, and the exponent of its transfer function:
 # Fried (1966), J. Opt. Soc. Am. 56, 1372; 6.8839 = 2 (24/5 Gamma(6/5))^(5/6).
 _FWHM_KOLMOGOROV = 0.9758634299
@@ -41,7 +41,7 @@ class GaussianPSF(AbstractPSF):
         return self.fwhm.shape[0]
 
     def fourier(self, modes: Modes) -> Pair:
-        sigma = self.fwhm / _FWHM_PER_SIGMA
+        sigma = self.fwhm / FWHM_PER_SIGMA
         return _real(jnp.exp(-0.5 * sigma[:, None] ** 2 * _squared(modes)), modes)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import erf
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 
 def make_2dgaussian_kernel(
@@ -84,7 +84,7 @@ def factors(
 
 
 def _gaussian(n: int, fwhm: float, mode: str, oversampling: int) -> Float[np.ndarray, "pixel"]:
-    sigma = fwhm / _FWHM_PER_SIGMA
+    sigma = fwhm / FWHM_PER_SIGMA
     middle = np.arange(n) - n // 2
     if mode == "integrate":
         edges = erf((np.arange(n + 1) - n / 2) / (np.sqrt(2) * sigma))

@@ -15,11 +15,11 @@ from diffdeblend.psf import PSFBasis, psf_basis_from_images
 from diffdeblend.psf.varying import draw_points
 from diffdeblend.simulate.keys import DEFAULT_SEED, stream
 from diffdeblend.simulate.noise import draw_noise
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 # A number, or a function of the place, u and v from -1 to 1 along x and y.
 Varying = float | Callable[[np.ndarray, np.ndarray], ArrayLike]
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 _NODES, _FINE, _FEWEST = 9, 5, 16
 _draw = jax.jit(draw_points, static_argnames="shape")
 
@@ -150,7 +150,7 @@ def elliptical_stamp(
     fwhm_x: float, fwhm_y: float, angle: float, size: int
 ) -> Float[np.ndarray, "size size"]:
     """One such PSF: exact along y within a pixel, five points along x."""
-    a, b = fwhm_x / _FWHM_PER_SIGMA, fwhm_y / _FWHM_PER_SIGMA
+    a, b = fwhm_x / FWHM_PER_SIGMA, fwhm_y / FWHM_PER_SIGMA
     cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     xx = (a * cosine) ** 2 + (b * sine) ** 2
     yy = (a * sine) ** 2 + (b * cosine) ** 2

@@ -21,6 +21,7 @@ from diffdeblend.stars.refine import refine_psf
 from diffdeblend.stars.residual import fit_residual
 from diffdeblend.stars.sources import sky_variance
 from diffdeblend.stars.stamps import StarStack, cut_stars, estimate_inverse_gain, neighbour_light
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 Method = Literal["moffat", "moffat+residual", "gaussian", "mixture", "kl"]
 METHODS: tuple[Method, ...] = ("moffat", "moffat+residual", "gaussian", "mixture", "kl")
@@ -162,7 +163,7 @@ def determine_psf(
     chosen = find_stars(
         pixels, v, masked, given, options.min_snr, options.reserve, options.seed, options.max_stars
     )
-    fwhm = 2.355 * chosen.size
+    fwhm = FWHM_PER_SIGMA * chosen.size
     fit_size = options.fit_size or _size_for(6 * fwhm)
     # One of few, so that another seeing seldom compiles anything.
     size = options.size or _size_for(10 * fwhm - 1)
@@ -176,7 +177,7 @@ def determine_psf(
     fit, stack, limit = fit_linear_stars(
         stack, terms, chosen.peaks.peak[index], fwhm, degree, options.method, options.model_error
     )
-    found, sigma = None, fwhm / 2.355
+    found, sigma = None, fwhm / FWHM_PER_SIGMA
     if options.method == "moffat+residual":
         corrected = fit_residual(stack, terms, fit, options.model_error)
         fit, found, sigma = corrected.backbone, corrected.coefficients, corrected.sigma
@@ -256,7 +257,7 @@ def _stack(
     peaks, index = chosen.peaks, chosen.used
     x, y, flux = peaks.x[index], peaks.y[index], peaks.flux[index]
     level = sky_variance(variance, masked)
-    widths = 2.355 * np.where(np.isfinite(peaks.size), peaks.size, chosen.size)
+    widths = FWHM_PER_SIGMA * np.where(np.isfinite(peaks.size), peaks.size, chosen.size)
     near = neighbour_light(
         peaks.x, peaks.y, np.maximum(peaks.flux, 0), np.clip(widths, 1, 4 * fwhm), index, size
     )

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.stars.backbone import Backbone, drawn
 from diffdeblend.stars.equations import LOCAL, eliminate, noise_of, normal_equations
 from diffdeblend.stars.profiles import N_TEMPLATES
@@ -53,10 +54,10 @@ def linear_limit(
         return np.inf
     # Sizes scatter by more than noise, as of pairs that were not seen as such.
     away = wider - np.median(wider)
-    floor = 1.4826 * np.median(np.abs(away))
+    floor = MAD_TO_STD * np.median(np.abs(away))
     error = np.hypot(error, 0.5 * floor)
     away = np.clip(away, -4 * np.hypot(error, floor), None)
-    error = error * max(1.0, 1.4826 * float(np.median(np.abs(away) / error)))
+    error = error * max(1.0, MAD_TO_STD * float(np.median(np.abs(away) / error)))
     limits = np.sort(peak)[_FEWEST - 1 : -1]
     rise = np.maximum(peak - limits[:, None], 0) / limits[:, None]
     weight = 1 / error**2

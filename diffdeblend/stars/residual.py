@@ -26,6 +26,7 @@ from diffdeblend.stars.equations import (
     solve_with_prior,
 )
 from diffdeblend.stars.stamps import StarStack
+from diffdeblend.widths import FWHM_PER_SIGMA
 
 ORDER = 6
 DEGREE = 2
@@ -99,7 +100,7 @@ def fit_residual(
     """
     few = terms[: n_terms(DEGREE)]
     functions = orders()
-    sigma = max(float(backbone.fields[0, 0]), 1.5) / 2.355
+    sigma = max(float(backbone.fields[0, 0]), 1.5) / FWHM_PER_SIGMA
     # Groups: one for each order and each degree over the image.
     order = np.array([i + j for i, j in functions]) - 2
     group = (order[:, None] * (DEGREE + 1) + group_of_terms(DEGREE)[: len(few)][None, :]).ravel()

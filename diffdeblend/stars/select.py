@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 from scipy.spatial import KDTree
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.polynomials import chebyshev_design, n_terms
 
 _ROUNDS = 8
@@ -74,7 +75,7 @@ def stellar_locus(
     for _ in range(_ROUNDS):
         centre = _field(log, members, terms)
         away = log - centre
-        spread = max(1.4826 * np.median(np.abs(away[members])), floor)
+        spread = max(MAD_TO_STD * np.median(np.abs(away[members])), floor)
         now = usable & (np.abs(away) < n_sigma * spread)
         if now.sum() < 3 or (now == members).all():
             break
@@ -105,7 +106,7 @@ def _field(log: np.ndarray, members: np.ndarray, terms: np.ndarray) -> np.ndarra
         root = np.sqrt(weight)[:, None]
         found = np.linalg.lstsq(design[members] * root, log[members] * root[:, 0], rcond=None)[0]
         away = log[members] - design[members] @ found
-        scale = max(1.4826 * np.median(np.abs(away)), 1e-6)
+        scale = max(MAD_TO_STD * np.median(np.abs(away)), 1e-6)
         weight = 1 / (1 + (away / (2 * scale)) ** 2)
     return design @ found
 

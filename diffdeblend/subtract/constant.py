@@ -15,7 +15,8 @@ from diffdeblend.subtract.filters import (
 )
 from diffdeblend.subtract.maps import ImagePair, Maps
 from diffdeblend.subtract.padding import mirrored_noise, pad, padded_shape, unpad
-from diffdeblend.subtract.variance import rms_width, squared_stamps, systematic_variance
+from diffdeblend.subtract.variance import squared_stamps, systematic_variance
+from diffdeblend.widths import equivalent_sigma
 
 # Of the noise of empty sky: below it, the variance of the score is an artefact of a transform.
 _LEAST_VARIANCE = 0.05
@@ -131,7 +132,7 @@ def _systematic(
 ) -> Float[Array, "y x"]:
     """`score`, with a pixel more on each side, saves the transform of the reference's part."""
     of_new = _image(made.filters.matched * made.part_new, made, 1)
-    return systematic_variance(of_new, of_new - score, pair.noise, rms_width(psf_reference))
+    return systematic_variance(of_new, of_new - score, pair.noise, equivalent_sigma(psf_reference))
 
 
 def _lost(

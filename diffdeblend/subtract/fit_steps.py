@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from diffdeblend.subtract.filters import EPSILON, power_of, transfer_plane
-from diffdeblend.subtract.variance import rms_width
+from diffdeblend.widths import equivalent_sigma
 
 # Beyond that many standard deviations a pixel counts less, a star much less.
 _HUBER, _FAR = 2.5, 2.0
@@ -307,7 +307,7 @@ def _width_scatter(
     errors: Float[Array, "place 3"],
 ) -> Float[Array, ""]:
     """How far the width of the PSFs is off, with flux ratios and shifts that scatter as they do."""
-    width = rms_width(jnp.mean(stamps.psf_reference, axis=0))
+    width = equivalent_sigma(jnp.mean(stamps.psf_reference, axis=0))
     normal, gradient = _normal_equations(stamps, planes, noise, state, width)
     # Free ones would trade light for width; one that varies must not pass for a wider PSF.
     spread = jnp.stack([state.scatter_beta, state.scatter_position, state.scatter_position])

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from diffdeblend.exposure import Exposure
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.subtract.fill import fill_holes
-from diffdeblend.subtract.psf_stamps import psf_stamp, width_of
+from diffdeblend.subtract.psf_stamps import psf_stamp
+from diffdeblend.widths import equivalent_fwhm
 
 _SAMPLED = 100_000
 
@@ -85,7 +86,7 @@ def band_pair(new: Exposure, reference: Exposure, band: int) -> BandPair:
         new.psf,
         reference.psf,
         band,
-        max(map(width_of, stamps)),
+        float(max(equivalent_fwhm(stamp) for stamp in stamps)),
     )
 
 

@@ -15,7 +15,6 @@ from diffdeblend.psf.basis import PSFBasis
 
 # A PSF that is a formula is drawn on so many pixels.
 _DRAWN = 41
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 def varies(psf: AbstractPSF) -> bool:
@@ -89,10 +88,3 @@ def basis_weights(
     fields = terms @ np.asarray(psf.coefficients[band], float).T
     light = fields @ np.asarray(psf.images[band]).sum(axis=(1, 2), dtype=float)
     return (fields / light[:, None]).reshape(*u.shape, -1)
-
-
-def width_of(stamp: Float[Array, "h w"] | np.ndarray) -> float:
-    """FWHM of the Gaussian with the noise-equivalent area of a PSF, in pixels."""
-    values = np.asarray(jax.device_get(stamp), float)
-    area = values.sum() ** 2 / (values**2).sum()
-    return float(_FWHM_PER_SIGMA * np.sqrt(area / (4 * np.pi)))

@@ -26,7 +26,8 @@ from diffdeblend.subtract.maps import ImagePair, Maps
 from diffdeblend.subtract.nodes import NodePSF, NodeScales, node_scales
 from diffdeblend.subtract.padding import mirrored_noise
 from diffdeblend.subtract.tiling import Tiling
-from diffdeblend.subtract.variance import rms_width, systematic_variance
+from diffdeblend.subtract.variance import systematic_variance
+from diffdeblend.widths import equivalent_sigma
 
 # Of the noise of empty sky: below it, the variance of the score is an artefact of a transform.
 _LEAST_VARIANCE = 0.05
@@ -68,7 +69,7 @@ def subtract_tiles(
     masked = pair.missing_new is not None and pair.missing_reference is not None
     names += ["missing_new", "missing_reference"] if masked else []
     padded = [tiling.pad(jnp.asarray(getattr(pair, name), pair.new.dtype)) for name in names]
-    width = rms_width(psf_reference.middle)
+    width = equivalent_sigma(psf_reference.middle)
 
     def of_tile(place: Array) -> tuple[Array, ...]:
         row, column = place[0], place[1]

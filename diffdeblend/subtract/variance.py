@@ -1,7 +1,6 @@
 """The noise of the score: of the pixels, of the registration, of flux ratio and PSF."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.parameters import as_float
@@ -61,8 +60,3 @@ def systematic_variance(
         bend = noise.psf * width**2 * (left + right + below + above - 4 * middle)
         total = total + slope + bend**2
     return total
-
-
-def rms_width(stamp: Float[Array, "h w"]) -> Float[Array, ""]:
-    """Standard deviation along an axis of the Gaussian with a PSF's noise-equivalent area."""
-    return jnp.sum(stamp) / jnp.sqrt(4 * jnp.pi * jnp.sum(stamp**2))
