@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float
+from scipy.fft import next_fast_len
 
 from diffdeblend.grid import Grid, Modes
 
@@ -17,6 +18,11 @@ Pair = tuple[Array, Array]
 
 # TF32 or bf16 in these products adds up to 48 to chi2 (measured): ask for full float32.
 EXACT = Precision.HIGHEST
+
+
+def fast_length(length: int, real: bool = True) -> int:
+    """The next number of pixels that is fast to transform, of real or complex values."""
+    return int(next_fast_len(length, real=real) or length)
 
 
 def multiply(a: Pair, b: Pair) -> Pair:

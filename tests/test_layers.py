@@ -12,7 +12,7 @@ PACKAGE = ROOT / "diffdeblend"
 
 # A module imports from rows above its own, and from within its own folder.
 LAYERS = (
-    {"parameters", "grid", "cores", "backend", "polynomials", "widths"},
+    {"parameters", "grid", "cores", "backend", "polynomials", "widths", "grow"},
     {"radial", "fourier", "build_radial_table"},
     {"background", "psf", "components"},
     {"header", "own_code"},

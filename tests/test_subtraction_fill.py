@@ -7,10 +7,10 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from diffdeblend.exposure import make_exposure
+from diffdeblend.grow import grown
 from diffdeblend.psf import PSFBasis
 from diffdeblend.subtract.fill_jointly import fill_jointly
 from diffdeblend.subtract.fill_missing import fill_missing
-from diffdeblend.subtract.grow import grown
 from diffdeblend.subtract.inputs import band_pair
 from diffdeblend.subtract.maps import ImagePair
 from diffdeblend.subtract.psf_stamps import basis_stamps, basis_weights

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.fft import irfft2, rfft2
 
 from diffdeblend.background.statistics import MAD_TO_STD
+from diffdeblend.fourier import fast_length
 
 # Pixels on a side of the piece in the middle that is compared: enough for 0.1 %.
 _PIECE = 1536
@@ -56,9 +57,7 @@ def flux_ratio(first: Light, other: Light, dx: float = 0.0, dy: float = 0.0) -> 
         far above the noise.
     """
     reach = [max(first.psf.shape[k], other.psf.shape[k]) for k in (0, 1)]
-    size: Any = [
-        next_fast_len(n + r, real=True) for n, r in zip(first.image.shape, reach, strict=True)
-    ]
+    size: Any = [fast_length(n + r) for n, r in zip(first.image.shape, reach, strict=True)]
     ny, nx = first.image.shape
     ky, kx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])
     moved = np.exp(-2j * np.pi * (kx * dx + ky * dy))

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
-from scipy.fft import next_fast_len
 
-from diffdeblend.fourier import multiply, sampled_modes, shift
+from diffdeblend.fourier import fast_length, multiply, sampled_modes, shift
 from diffdeblend.grid import Modes, product_modes
 from diffdeblend.parameters import as_float
 
@@ -64,8 +63,7 @@ def make_plane(shape: tuple[int, int], stamp: tuple[int, int]) -> Plane:
     """
     margin_y, margin_x = (min(size // 2, n) for size, n in zip(stamp, shape, strict=True))
     rows, columns = (
-        int(next_fast_len(n + 3 * m + 1, real=True) or 0)
-        for n, m in zip(shape, (margin_y, margin_x), strict=True)
+        fast_length(n + 3 * m + 1) for n, m in zip(shape, (margin_y, margin_x), strict=True)
     )
     return Plane(shape[0], shape[1], margin_y, margin_x, rows, columns)
 

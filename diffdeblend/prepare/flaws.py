@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.grow import grown
+
 # A pixel that is clipped has the value of all others that are: among the brightest fifth of the
 # range, that one value is at least so often, and so large a share.
 _LEAST_COUNT = 5
@@ -41,14 +43,7 @@ def saturated_pixels(
     """
     if saturation is None:
         return np.zeros(image.shape, bool)
-    full = image >= saturation
-    ny, nx = image.shape
-    y, x = np.nonzero(full)
-    # Few pixels: a dilation of all of the image takes a hundred times as long.
-    for dy in range(-grow, grow + 1):
-        for dx in range(abs(dy) - grow, grow - abs(dy) + 1):
-            full[np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)] = True
-    return full
+    return grown(image >= saturation, grow)
 
 
 def dark_pixels(

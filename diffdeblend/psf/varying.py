@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float
-from scipy.fft import next_fast_len
 
-from diffdeblend.fourier import EXACT, cos_sin
+from diffdeblend.fourier import EXACT, cos_sin, fast_length
 from diffdeblend.polynomials import field_maps
 from diffdeblend.psf.basis import PSFBasis
 
@@ -85,7 +84,7 @@ def filter_known(
 
 def padded_size(shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, int]:
     """The next size that transforms fast and on which nothing wraps around."""
-    return _fast(shape[0] + kernel[0] - 1), _fast(shape[1] + kernel[1] - 1)
+    return fast_length(shape[0] + kernel[0] - 1), fast_length(shape[1] + kernel[1] - 1)
 
 
 def draw_points(
@@ -137,10 +136,6 @@ def _shift_matrix(shift: Float[Array, "n"], length: int) -> Float[Array, "n to f
     distance = jnp.asarray(np.arange(length)[:, None] - np.arange(length), shift.dtype)
     angle = (distance[None] - shift[:, None, None])[..., None] * k[None, None, None]
     return (1 + 2 * cos_sin(angle)[0].sum(axis=-1)) / length
-
-
-def _fast(length: int) -> int:
-    return int(next_fast_len(length, real=True) or length)
 
 
 def _parts(psf: PSFBasis) -> tuple[Array, Array]:

@@ -3,8 +3,8 @@
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
-from scipy.fft import next_fast_len
 
+from diffdeblend.fourier import fast_length
 from diffdeblend.subtract.filters import (
     ProperFilters,
     centred_stamp,
@@ -94,7 +94,7 @@ def _prepared(
     settings = psf_new, psf_reference, pair.sigma_new, pair.sigma_reference, pair.beta
     # The score's filters reach as far as both PSFs, and are odd like them.
     size = max(*psf_new.shape, *psf_reference.shape)
-    side = int(next_fast_len(size + size // 2, real=True) or 0)
+    side = fast_length(size + size // 2)
     filters = proper_filters(*settings, padded)
     moved = shift_plane(pair.dx, pair.dy, padded)
     return _Prepared(

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.fft import irfft2, rfft2
 from scipy.ndimage import binary_erosion, find_objects, label
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import cg
 
+from diffdeblend.fourier import fast_length
 from diffdeblend.subtract.filters import EPSILON
 from diffdeblend.subtract.inputs import BandPair
 from diffdeblend.subtract.psf_stamps import psf_stamps
@@ -117,7 +118,7 @@ def _kernels(
     reach: int,
 ) -> list[list[Float[np.ndarray, "place size size"]]]:
     """K of each image with each, as weights of the pixels around a place, in units of the noise."""
-    side = int(next_fast_len(3 * reach, real=True) or 3 * reach)
+    side = fast_length(3 * reach)
     hats = [_hat(psf, side) for psf in (psf_new, psf_reference)]
     power = [np.real(hat) ** 2 + np.imag(hat) ** 2 for hat in hats]
     floor = np.float32(EPSILON * (1 + scaled**2))

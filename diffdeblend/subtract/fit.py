@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from diffdeblend.exposure import Exposure
+from diffdeblend.grow import grown
 from diffdeblend.polynomials import chebyshev_design, chebyshev_terms, n_terms
 from diffdeblend.subtract.constant import default_border
 from diffdeblend.subtract.filters import proper_filters, shift_plane
 from diffdeblend.subtract.fit_stamps import bright_places, cut_stamps, stamp_plan
 from diffdeblend.subtract.fit_steps import Outcome, Registration, Stamps, fit_stamps
-from diffdeblend.subtract.grow import grown
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
 from diffdeblend.subtract.padding import pad, padded_shape, unpad
 from diffdeblend.subtract.psf_stamps import psf_stamp, psf_stamps

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from diffdeblend.fourier import EXACT
+from diffdeblend.fourier import EXACT, fast_length
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.psf.basis import PSFBasis, constant_basis
 from diffdeblend.subtract.filters import (
@@ -21,7 +21,7 @@ from diffdeblend.subtract.filters import (
     transfer_plane,
 )
 from diffdeblend.subtract.psf_stamps import basis_weights
-from diffdeblend.subtract.tiling import Tiling, fast_length, make_tiling
+from diffdeblend.subtract.tiling import Tiling, make_tiling
 from diffdeblend.subtract.variance import squared_stamps
 
 # Pixels around a stamp in which the filters made from it still have weight.
@@ -110,7 +110,8 @@ def node_scales(
     """Normalisations and stamps of the filters at the nodes; arguments as in `subtract_tiles`."""
     psfs = psf_new, psf_reference
     size = max(*psf_new.images.shape[1:], *psf_reference.images.shape[1:])
-    small = fast_length(size + size // 2), fast_length(size + size // 2)
+    side = fast_length(size + size // 2, real=False)
+    small = side, side
     grid = psf_new.weights.shape[:2]
 
     def at(images: tuple[Array, Array]) -> ProperFilters:

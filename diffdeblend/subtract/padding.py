@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.fft import next_fast_len
+
+from diffdeblend.fourier import fast_length
 
 
 def padded_shape(shape: tuple[int, int], border: int) -> tuple[int, int]:
     """The next sides that are fast to transform, with `border` pixels and more on all sides."""
-    ny, nx = (int(next_fast_len(n + 2 * border, real=True) or 0) for n in shape)
-    return ny, nx
+    return fast_length(shape[0] + 2 * border), fast_length(shape[1] + 2 * border)
 
 
 def pad(image: Float[Array, "y x"], shape: tuple[int, int]) -> Float[Array, "Y X"]:

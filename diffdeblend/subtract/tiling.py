@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.fft import next_fast_len
+
+from diffdeblend.fourier import fast_length
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,9 @@ def make_tiling(shape: tuple[int, int], tile: int, margin: int) -> Tiling:
     counts = tuple(max(1, round(length / tile)) for length in shape)
     core = tuple(-(-length // n) for length, n in zip(shape, counts, strict=True))
     # Even, as the transform of real images of odd width is slower.
-    full = tuple(2 * fast_length(-(-(size + 2 * margin) // 2)) for size in core)
+    full = tuple(2 * fast_length(-(-(size + 2 * margin) // 2), real=False) for size in core)
     before = tuple((whole - size) // 2 for whole, size in zip(full, core, strict=True))
     return Tiling(_pair(shape), _pair(counts), _pair(core), _pair(before), _pair(full))
-
-
-def fast_length(length: int) -> int:
-    """The next length that is fast to transform."""
-    return int(next_fast_len(length) or length)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:
