@@ -17,8 +17,7 @@ from diffdeblend.subtract import (
     subtract,
     subtract_batch,
 )
-from diffdeblend.subtract.batch import fill_layers
-from diffdeblend.subtract.fill import fill_holes
+from diffdeblend.subtract.fill import fill_holes, fill_layers
 from diffdeblend.subtract.maps import ImagePair
 
 N, SIDE = 32, 64

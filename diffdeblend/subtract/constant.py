@@ -13,15 +13,10 @@ from diffdeblend.subtract.filters import (
     shift_plane,
     transfer_plane,
 )
-from diffdeblend.subtract.maps import ImagePair, Maps
+from diffdeblend.subtract.maps import ImagePair, Maps, closed_maps
 from diffdeblend.subtract.padding import mirrored_noise, pad, padded_shape, unpad
 from diffdeblend.subtract.variance import squared_stamps, systematic_variance
 from diffdeblend.widths import equivalent_sigma
-
-# Of the noise of empty sky: below it, the variance of the score is an artefact of a transform.
-_LEAST_VARIANCE = 0.05
-# What is lost can be made up for only so far.
-_MOST_LOST = 0.95
 
 
 def subtract_constant(
@@ -47,22 +42,16 @@ def subtract_constant(
     wide = _image(made.filters.matched * difference_hat, made, 1)
     variance = _noise_variance(pair, made)
     variance *= mirrored_noise(power_of(made.filters.psf), made.padded, shape)
-    floor = _LEAST_VARIANCE * made.filters.score_scale
     systematic = jnp.zeros_like(pair.new)
     if systematics:
         systematic = _systematic(pair, made, psf_reference, wide)
-    lost = _lost(pair, psf_new, psf_reference, made)
-    left = 1 - jnp.minimum(lost, _MOST_LOST)
-    deviation = jnp.sqrt(left * jnp.maximum(variance, floor) + systematic)
-    information = made.filters.score_scale * left
-    S = wide[1:-1, 1:-1]
-    return Maps(
-        D=_image(difference_hat, made),
-        S=S,
-        S_corr=S / deviation,
-        flux=S / information,
-        flux_err=deviation / information,
-        lost=lost,
+    return closed_maps(
+        _image(difference_hat, made),
+        wide[1:-1, 1:-1],
+        information=made.filters.score_scale,
+        variance=variance,
+        systematic=systematic,
+        lost=_lost(pair, psf_new, psf_reference, made),
         psf=_psf(made),
         F_D=made.filters.flux_scale,
         F_S=made.filters.score_scale,

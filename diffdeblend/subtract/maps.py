@@ -1,9 +1,15 @@
 """What a subtraction of one band starts from, and what it gives."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffdeblend.subtract.variance import SystematicNoise
+
+# Of the noise of empty sky: below it, the variance of the score is an artefact of a transform.
+_LEAST_VARIANCE = 0.05
+# What is lost can be made up for only so far.
+_MOST_LOST = 0.95
 
 
 class ImagePair(eqx.Module):
@@ -52,3 +58,27 @@ class Maps(eqx.Module):
     psf: Float[Array, "h w"]
     F_D: Float[Array, ""]
     F_S: Float[Array, ""]
+
+
+def closed_maps(
+    D: Float[Array, "y x"],
+    S: Float[Array, "y x"],
+    *,
+    information: Float[Array, "*place"],
+    variance: Float[Array, "y x"],
+    systematic: Float[Array, "y x"],
+    lost: Float[Array, "y x"],
+    psf: Float[Array, "h w"],
+    F_D: Float[Array, ""],
+    F_S: Float[Array, ""],
+) -> Maps:
+    """Significance, flux and its error, from the score and what its variance is made of.
+
+    - `information`: of a point, where no pixel is missing: one number, or shape `(y, x)`.
+    - `variance`, `systematic`: of the score, from the noise of pixels and from errors of the fit.
+    """
+    left = 1 - jnp.minimum(lost, _MOST_LOST)
+    least = _LEAST_VARIANCE * information
+    deviation = jnp.sqrt(left * jnp.maximum(variance, least) + systematic)
+    known = information * left
+    return Maps(D, S, S / deviation, S / known, deviation / known, lost, psf, F_D, F_S)

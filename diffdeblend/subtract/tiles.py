@@ -22,17 +22,12 @@ from diffdeblend.subtract.filters import (
     shift_plane,
     transfer_plane,
 )
-from diffdeblend.subtract.maps import ImagePair, Maps
+from diffdeblend.subtract.maps import ImagePair, Maps, closed_maps
 from diffdeblend.subtract.nodes import NodePSF, NodeScales, node_scales
 from diffdeblend.subtract.padding import mirrored_noise
 from diffdeblend.subtract.tiling import Tiling
 from diffdeblend.subtract.variance import systematic_variance
 from diffdeblend.widths import equivalent_sigma
-
-# Of the noise of empty sky: below it, the variance of the score is an artefact of a transform.
-_LEAST_VARIANCE = 0.05
-# What is lost can be made up for only so far.
-_MOST_LOST = 0.95
 
 # A filter that is a plane of the place: in the middle of the tile, and what it changes by over the
 # tile along x and y; each a pair (real, imaginary) of planes (ky, kx).
@@ -115,18 +110,14 @@ def _maps(joined: list[Array], scales: NodeScales, tiling: Tiling) -> Maps:
     D, S, relative, kept, extra = joined
     # A kernel of the middle of a tile has the shape of its place, and `empty` its height.
     mirrored = mirrored_noise(power_of(scales.middle.psf), scales.small, tiling.shape)
-    variance = jnp.maximum(relative * scales.empty * mirrored, _LEAST_VARIANCE * scales.F_S)
-    left = jnp.maximum(kept, 1 - _MOST_LOST)
-    deviation = jnp.sqrt(left * variance + extra)
-    information = scales.F_S * left
     size = scales.squares[0].shape[-1]
     psf = centred_stamp(scales.middle.psf, scales.small, size)
-    return Maps(
-        D=D,
-        S=S,
-        S_corr=S / deviation,
-        flux=S / information,
-        flux_err=deviation / information,
+    return closed_maps(
+        D,
+        S,
+        information=scales.F_S,
+        variance=relative * scales.empty * mirrored,
+        systematic=extra,
         lost=1 - kept,
         psf=psf / jnp.sum(psf),
         F_D=scales.middle.flux_scale,
