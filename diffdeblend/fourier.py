@@ -25,6 +25,15 @@ def fast_length(length: int, real: bool = True) -> int:
     return int(next_fast_len(length, real=real) or length)
 
 
+def mode_counts(length: int) -> Float[np.ndarray, "mode"]:
+    """How often each mode of `rfft` of so many real values is in the whole transform."""
+    counts = np.full(length // 2 + 1, 2.0)
+    counts[0] = 1.0
+    if length % 2 == 0:
+        counts[-1] = 1.0
+    return counts
+
+
 def multiply(a: Pair, b: Pair) -> Pair:
     """Product of two complex arrays."""
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]

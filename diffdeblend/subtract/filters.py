@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from diffdeblend.fourier import EXACT
+from diffdeblend.fourier import EXACT, mode_counts
 from diffdeblend.parameters import as_float
 
 # Where neither PSF has power, 0/0: this share of the largest power keeps derivatives finite.
@@ -153,12 +153,9 @@ def power_of(plane: Complex[Array, "ky kx"]) -> Float[Array, "ky kx"]:
 
 def mean_over_modes(values: Float[Array, "ky kx"], shape: tuple[int, int]) -> Float[Array, ""]:
     """Mean over all modes of real images of `shape`: those that `rfft2` leaves out count, too."""
-    weight = np.full(values.shape[1], 2.0)
-    weight[0] = 1.0
-    if shape[1] % 2 == 0:
-        weight[-1] = 1.0
     by_column = jnp.sum(values, axis=0)
-    return jnp.sum(by_column * jnp.asarray(weight, values.dtype)) / (shape[0] * shape[1])
+    counts = jnp.asarray(mode_counts(shape[1]), values.dtype)
+    return jnp.sum(by_column * counts) / (shape[0] * shape[1])
 
 
 def centred_stamp(

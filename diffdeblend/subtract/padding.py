@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffdeblend.fourier import fast_length
+from diffdeblend.fourier import fast_length, mode_counts
 
 
 def padded_shape(shape: tuple[int, int], border: int) -> tuple[int, int]:
@@ -42,11 +42,7 @@ def mirrored_noise(
     autocorrelation of the filter at a lag of 2 d + 1. Exact for noise of one variance and filters
     that are symmetric in the direction of the axis.
     """
-    weight = np.full(power.shape[1], 2.0)
-    weight[0] = 1.0
-    if padded[1] % 2 == 0:
-        weight[-1] = 1.0
-    weights = jnp.asarray(weight, power.dtype)
+    weights = jnp.asarray(mode_counts(padded[1]), power.dtype)
     along_x = jnp.fft.irfft(jnp.sum(power, axis=0).astype(complex), n=padded[1])
     along_y = jnp.real(jnp.fft.ifft(jnp.matmul(power, weights)))
     gain_y, gain_x = (

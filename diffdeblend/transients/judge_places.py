@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffdeblend.fourier import mode_counts
 from diffdeblend.subtract.filters import shift_plane
 from diffdeblend.transients.templates import PLANE, Pair, Templates, product, templates
 
@@ -154,9 +155,7 @@ def _best_point(both: Array, middle: int, point: Array) -> tuple[Array, ...]:
 
     Newton's steps on the Fourier series itself, so that there is no interpolation.
     """
-    weight = np.full(both.shape[1], 2.0)
-    weight[0] = weight[-1] = 1.0
-    weighted = both * jnp.asarray(weight / PLANE**2, point.dtype)
+    weighted = both * jnp.asarray(mode_counts(PLANE) / PLANE**2, point.dtype)
     ky = jnp.asarray(2 * np.pi * np.fft.fftfreq(PLANE), point.dtype)
     kx = jnp.asarray(2 * np.pi * np.fft.rfftfreq(PLANE), point.dtype)
     sign = jnp.sign(point[middle, middle])

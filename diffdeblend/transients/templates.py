@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffdeblend.subtract.filters import proper_filters, shift_plane
+from diffdeblend.subtract.filters import mean_over_modes, proper_filters, shift_plane
 
 # A plane on which nothing that a stamp holds wraps around onto its middle.
 PLANE = 96
@@ -95,7 +95,4 @@ def _unit(plane: Array) -> tuple[Array, Array]:
 
 def product(a: Array, b: Array) -> Array:
     """Sum over pixels of the product of two real images, by their half planes."""
-    weight = np.full(a.shape[1], 2.0)
-    weight[0] = weight[-1] = 1.0
-    both = a.real * b.real + a.imag * b.imag
-    return jnp.sum(jnp.sum(both, axis=0) * jnp.asarray(weight, both.dtype)) / PLANE**2
+    return mean_over_modes(a.real * b.real + a.imag * b.imag, (PLANE, PLANE))
