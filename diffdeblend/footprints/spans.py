@@ -165,20 +165,29 @@ class SpanSet:
         y, n = self.y.astype(np.int64) - box.iymin, b - a + 1
         sx = (a + b) * n // 2
         sxx = (b * (b + 1) * (2 * b + 1) - (a - 1) * a * (2 * a - 1)) // 6
-        return tuple(int(s.sum()) for s in (n, sx, y * n, sxx, y * y * n, y * sx))
+        return tuple(_total(s) for s in (n, sx, y * n, sxx, y * y * n, y * sx))
 
     def contains(self, x: Any, y: Any) -> Bool[np.ndarray, "..."]:
         """Whether the pixels `x`, `y` are in the set; of a position, the pixel it is on."""
         x, y = (np.floor(np.asarray(one, float) + 0.5).astype(np.int64) for one in (x, y))
+        x, y = np.broadcast_arrays(x, y)
+        return (self.span_of(x.reshape(-1), y.reshape(-1)) >= 0).reshape(x.shape)
+
+    def span_of(
+        self, x: Int[np.ndarray, "point"], y: Int[np.ndarray, "point"]
+    ) -> Int[np.ndarray, "point"]:
+        """Place of the span that each pixel is in; -1 if it is in none."""
+        out = np.full(len(x), -1, np.int64)
         if not self:
-            return np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+            return out
         box = self.bbox
         near = (x >= box.ixmin) & (x < box.ixmax) & (y >= box.iymin) & (y < box.iymax)
         frame = lines.frame_of(self.arrays)
         start, stop = frame.onto(*self.arrays)
-        at = frame.onto(y, x, x)[0]
+        at = frame.onto(y[near], x[near], x[near])[0]
         place = np.searchsorted(start, at, side="right") - 1
-        return near & (at < stop[place])
+        out[near] = np.where(at < stop[place], place, -1)
+        return out
 
     def overlaps(self, other: "SpanSet") -> bool:
         """Whether the two have a pixel in common."""
@@ -304,6 +313,11 @@ def _box(box: tuple[int, ...]) -> tuple[int, int, int, int]:
         )
     x0, x1, y0, y1 = (int(end) for end in box)
     return x0, x1, y0, y1
+
+
+def _total(values: np.ndarray) -> int:
+    """A sum that may be more than 64 bits hold, as that of x^2 over a large image."""
+    return (int((values >> 24).sum()) << 24) + int((values & 0xFFFFFF).sum())
 
 
 def _int32(values: np.ndarray) -> np.ndarray:
