@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from diffdeblend.background import SurfaceFit
 from diffdeblend.detect import (
+    Threshold,
     connected_above,
     detect_footprints,
     determinant_radius,
@@ -433,3 +434,71 @@ def test_false_positives_of_white_noise():
         assert at_three[sigma] == pytest.approx(expected, rel=0.15)
         assert detect_footprints(made, **plain).n_positive <= 2
     assert at_three[1.6] > at_three[2.0]
+
+
+def test_pixels_just_at_the_threshold():
+    image = np.zeros((20, 30))
+    image[5:8, 6:9], image[12:14, 20:23] = 2.0, 3.0
+    level, nothing = np.full(image.shape, 2.0), np.zeros(image.shape, bool)
+    arguments = image, level, nothing, np.zeros_like(image)
+    assert Threshold(1)(*arguments).n_labels == 1
+    found = Threshold(1, inclusive=True)(*arguments)
+    assert np.array_equal(found.data, connected_above(image, level).labels)
+    assert found.n_labels == 2
+
+
+def completeness_at_five(seed):
+    """Share of Gaussians of a signal-to-noise ratio of 5 that have a pixel in a footprint."""
+    random = np.random.default_rng(seed)
+    sigma, step, n = 1.8, 36, 32
+    image = random.normal(size=(n * step + 40, n * step + 40))
+    flux = 5 * np.sqrt(4 * np.pi) * sigma
+    at = np.arange(-12, 13)
+    places = []
+    for j, i in itertools.product(range(n), range(n)):
+        y, x = 35 + j * step, 35 + i * step
+        dx, dy = random.uniform(-0.5, 0.5, 2)
+        star = np.exp(-0.5 * ((at[:, None] - dy) ** 2 + (at - dx) ** 2) / sigma**2)
+        image[y - 12 : y + 13, x - 12 : x + 13] += flux * star / (2 * np.pi * sigma**2)
+        places.append((y, x))
+    found = detect_footprints(exposure_of(image, sigma=sigma), grow=0, combined=False, **PLAIN)
+    mask = found.positive.to_mask()
+    return [mask[y - 2 : y + 3, x - 2 : x + 3].any() for y, x in places]
+
+
+def test_some_stars_at_the_threshold_are_found():
+    # The noise moves half of them above it; the best pixel of several a few more.
+    assert np.mean(completeness_at_five(120)) == pytest.approx(0.57, abs=0.06)
+
+
+@pytest.mark.slow
+def test_stars_at_the_threshold():
+    found = np.concatenate([completeness_at_five(seed) for seed in range(121, 125)])
+    assert len(found) >= 4000
+    assert found.mean() == pytest.approx(0.57, abs=0.03)
+
+
+@pytest.mark.parametrize("beta", [2.5, 3.5, 4.8])
+def test_a_gaussian_loses_little_of_a_moffat(beta):
+    galsim = pytest.importorskip("galsim")
+    psf = galsim.Moffat(beta, fwhm=3.5).drawImage(nx=41, ny=41, scale=1).array
+    kernel = gaussian_kernel(determinant_radius(psf))
+    cut = 20 - len(kernel) // 2
+    part = psf[cut : 41 - cut, cut : 41 - cut]
+    ratio = (part * kernel).sum() / np.sqrt((kernel**2).sum() * (psf**2).sum())
+    assert 0.99 < ratio < 1
+
+
+@pytest.mark.slow
+def test_false_positives_of_large_fields():
+    counts = {}
+    for seed, sigma in itertools.product((100, 101, 102), (1.6, 2.0)):
+        image = np.random.default_rng(seed).normal(size=(2048, 2048)).astype(np.float32)
+        made = exposure_of(image, sigma=sigma)
+        for threshold in (3.0, 5.0):
+            settings = {"threshold": threshold, "grow": 0, "combined": False, **PLAIN}
+            n = detect_footprints(made, **settings).n_positive
+            counts.setdefault((sigma, threshold), []).append(n)
+    assert np.mean(counts[1.6, 3.0]) == pytest.approx(1460, rel=0.1)
+    assert np.mean(counts[2.0, 3.0]) == pytest.approx(999, rel=0.1)
+    assert max(counts[1.6, 5.0] + counts[2.0, 5.0]) <= 4
