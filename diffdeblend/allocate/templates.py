@@ -3,14 +3,15 @@
 All on stamps of odd sides with the peak in the middle pixel, many at once.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 # Of a column sorted by rows and then by columns, those that may still be the median of 25: the
 # others have 13 above or 13 below them (Knuth, The Art of Computer Programming 3, 5.3.3).
-_MIDDLE = tuple((i, j) for i in range(5) for j in range(5) if max((i + 1) * (j + 1), (5 - i) * (5 - j)) <= 13)
+_MIDDLE = tuple(
+    (i, j) for i in range(5) for j in range(5) if max((i + 1) * (j + 1), (5 - i) * (5 - j)) <= 13
+)
 # Exchanges that sort five.
 _FIVE = ((0, 1), (3, 4), (2, 4), (2, 3), (1, 4), (0, 3), (0, 2), (1, 3), (1, 2))
 

@@ -140,9 +140,11 @@ class SourceRecords:
     def heavy_row(self) -> Int[np.ndarray, "source"]:
         """Row whose own pixels stand for each source: its own where its footprint is heavy, else
         its nearest ancestor's that is, else that of its top parent."""
-        heavy = np.array([isinstance(one, HeavyFootprint) for one in self.footprints], bool)
+        heavy = np.array([one.is_heavy for one in self.footprints], bool)
         above = self.parent_rows()
         row = np.arange(len(self))
+        if not len(self):
+            return row
         # As deep as the deepest child of a child.
         while (climbing := ~heavy[row] & (above[row] >= 0)).any():
             row = np.where(climbing, above[row], row)
@@ -177,7 +179,8 @@ class SourceRecords:
         old = list(self.footprints)
         for id, one in (spans or {}).items():
             row = self.row(id)
-            old[row] = replace(old[row], spans=one)
+            # Values that a heavy parent had are of its spans before; it goes on without.
+            old[row] = Footprint(one, old[row].peaks, old[row].region)
         peak_x, peak_y, n_peaks = _peaks(new)
         last = int(self.id.max(initial=0))
         n_child = self.n_child.copy()
