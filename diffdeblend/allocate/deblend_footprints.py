@@ -27,7 +27,7 @@ def deblend_footprints(
     psf_chi2: float | None = 1.5,
     smooth: bool = True,
     monotonic: bool = True,
-    stray_flux: str = "trim",
+    stray_flux: str = "r_to_footprint",
     max_area: int | None = 10_000,
     max_peaks: int | None = None,
     max_no_data: float = 0.25,
@@ -154,7 +154,8 @@ def _shares(
     stack *= blend.inside
     share = shares(stack)
     claimed = share > 0
-    stray = blend.inside & ~claimed.any(axis=0) & (blend.image > 0)
+    # Dark pixels, too: with the bright ones alone their noise would add up to light.
+    stray = blend.inside & ~claimed.any(axis=0)
     has = np.zeros(blend.n_peaks, bool)
     if rule != "trim" and stray.any():
         more = stray_shares(rule, stray.shape, blend.peak_x, blend.peak_y, claimed, is_point)
