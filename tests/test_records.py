@@ -43,7 +43,8 @@ def test_detected_sources_are_parents(records):
     assert records.n_peaks.tolist() == [2, 1, 0]
     # Without a peak it is the pixel at the centroid, halves going up.
     assert list(zip(records.peak_x, records.peak_y, strict=True)) == [(1, 1), (12, 3), (23, 11)]
-    assert records.is_parent.all() and records.is_leaf.all()
+    assert records.is_parent.all()
+    assert records.is_leaf.all()
     assert records.heavy_row().tolist() == [0, 1, 2]
 
 
@@ -88,8 +89,10 @@ def test_some_of_the_sources(deblended):
 
 def test_no_source_is_an_empty_table():
     none = SourceRecords.from_footprints([])
-    assert len(none) == 0 and len(none.table()) == 0
-    assert none.heavy_row().size == 0 and none.parent_rows().size == 0
+    assert len(none) == 0
+    assert len(none.table()) == 0
+    assert none.heavy_row().size == 0
+    assert none.parent_rows().size == 0
 
 
 def test_what_cannot_be_is_refused(records):
