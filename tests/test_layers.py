@@ -32,6 +32,7 @@ LAYERS = (
     {"deblend"},
     {"batch"},
     {"transients"},
+    {"multiband"},
     {"simulate"},
     {"score"},
     {"painter", "panels", "plot_columns"},
