@@ -69,7 +69,7 @@ def symmetric_of(
                 put_around(inside[n], blend.inside, x, y, **far)
                 off[n] = _off_image(blend, x, y, half, shape)
             stamps = np.asarray(_made(image, inside, off, *reach, smooth, decline))
-            patched = np.any(off, axis=(1, 2))
+            patched = np.any(off & inside, axis=(1, 2))
             for n, (place, _, _) in enumerate(some):
                 made[place] = Template(_trimmed(stamps[n], reach[:, n]), bool(patched[n]))
     return made
