@@ -22,6 +22,7 @@ LAYERS = (
     {"fit"},
     {"segment"},
     {"measure"},
+    {"quantities"},
     {"detect"},
     {"stars"},
     {"prepare"},
