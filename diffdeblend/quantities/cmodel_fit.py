@@ -198,7 +198,10 @@ def profile_images(
     modes = grid.modes
     form, slopes = _with_slopes(numbers, 1)
     kxx, kyy, kxy = modes.kx * modes.kx, modes.ky * modes.ky, modes.kx * modes.ky
-    value, slope = profile.transform(form[0] * kxx + form[1] * kyy + form[2] * kxy)
+    # Materialised: each is read several times, and would be computed as often.
+    value, slope = jax.lax.optimization_barrier(
+        profile.transform(form[0] * kxx + form[1] * kyy + form[2] * kxy)
+    )
     real = [value] + [
         slope * (slopes[0, t] * kxx + slopes[1, t] * kyy + slopes[2, t] * kxy) for t in range(3)
     ]
@@ -218,7 +221,9 @@ def _wings(profile: Profile, problem: Problem, numbers: Array, x: Array, y: Arra
     form, slopes = _with_slopes(numbers, -1)
     x, y = x - problem.x, y - problem.y
     xx, yy, xy = x * x, y * y, x * y
-    value, slope = profile.brightness(form[0] * xx + form[1] * yy + form[2] * xy)
+    value, slope = jax.lax.optimization_barrier(
+        profile.brightness(form[0] * xx + form[1] * yy + form[2] * xy)
+    )
     area = jnp.exp(-2 * numbers[0])
     by = [slope * (slopes[0, t] * xx + slopes[1, t] * yy + slopes[2, t] * xy) for t in range(3)]
     by[0] = by[0] - 2 * value
@@ -289,7 +294,9 @@ def _on_modes(
 ) -> Normal:
     """As `_on_pixels`, as if the stamp were complete and all weights one."""
     form, slopes = _with_slopes(numbers, 1)
-    value, slope = profile.transform(jnp.matmul(form, monomials.T, precision=EXACT))
+    q_squared = form[0] * monomials[:, 0] + form[1] * monomials[:, 1] + form[2] * monomials[:, 2]
+    # Materialised: each is read several times, and would be computed as often.
+    value, slope = jax.lax.optimization_barrier(profile.transform(q_squared))
     seen = spectrum.power * value
     mass = jnp.maximum(jnp.sum(seen * value), jnp.finfo(value.dtype).tiny)
     light = jnp.sum(spectrum.cross * value)
