@@ -5,9 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffdeblend.exposure import Exposure
+from diffdeblend.psf import PixelPSF
+from diffdeblend.quantities import (
+    STANDARD,
+    MeasureCModel,
+    MeasureExtendedness,
+    measure_sources,
+)
 from diffdeblend.quantities.cmodel import cmodel, forced_cmodel
 from diffdeblend.quantities.cmodel_images import shape_matrix, shape_numbers
-from diffdeblend.quantities.cmodel_profiles import DE_VAUCOULEURS, EXPONENTIAL, Mixture
+from diffdeblend.quantities.cmodel_profiles import (
+    DE_VAUCOULEURS,
+    EXPONENTIAL,
+    LUV,
+    LUX,
+    Mixture,
+)
 from diffdeblend.quantities.psf_flux import psf_flux
 from diffdeblend.radial import radial_transform, surface_brightness
 
@@ -224,6 +238,17 @@ def test_a_mixture_is_its_gaussians():
     assert np.trapezoid(2 * np.pi * radii * light, radii) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize(("mixture", "index", "b", "end"), [(LUX, 1, 1.678, 4), (LUV, 4, 7.669, 8)])
+def test_profiles_that_end_hold_the_light_of_a_sersic_until_then(mixture, index, b, end):
+    radii = np.geomspace(1e-3, end, 4000)
+    sersic = np.exp(-b * radii ** (1 / index)) * (1 - np.clip(radii - end + 1, 0, 1) ** 2) ** 2
+    within = np.cumsum(sersic * radii * np.gradient(radii))
+    weights, variances = np.array(mixture.weights), np.array(mixture.variances)
+    made = np.sum(weights * (1 - np.exp(-0.5 * radii[:, None] ** 2 / variances)), axis=1)
+    np.testing.assert_allclose(made, within / within[-1], atol=0.012)
+    assert np.sum(weights) == pytest.approx(1, abs=1e-5)
+
+
 def test_ellipses_go_to_numbers_and_back():
     for numbers in ([0.7, 0.4, -0.3], [-1.0, 0.0, 0.0], [0.1, 1e-4, 2e-4], [2.0, -2.0, 1.0]):
         form = shape_matrix(jnp.asarray(numbers, jnp.float32))
@@ -278,3 +303,37 @@ def test_gradients_are_those_of_finite_differences(psf):
         expected = (float(flux(step)) - float(flux(-step))) / (2 * step)
         for derivative in (jax.jacfwd, jax.grad):
             assert float(derivative(flux)(0.0)) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.slow
+def test_stars_and_galaxies_are_told_apart_in_an_image():
+    size, n, rng = 41, 200, np.random.default_rng(101)
+    pixel = 0.2
+    seen = galsim.Kolmogorov(fwhm=0.7 / pixel)
+    psf = seen.drawImage(nx=41, ny=41, scale=1).array
+    psf = (psf / psf.sum()).astype(np.float32)
+    image, places, extended = np.zeros((20 * 50, 20 * 50), np.float32), [], []
+    for i in range(2 * n):
+        galaxy = i % 2 == 1
+        x, y = size // 2 + rng.uniform(-0.5, 0.5, 2)
+        radius = rng.uniform(0.3, 1.0) / pixel
+        kind = (galsim.Exponential, galsim.DeVaucouleurs)[i % 4 // 2]
+        profile = kind(half_light_radius=radius).shear(g1=rng.uniform(-0.3, 0.3), g2=0.1)
+        stamp = drawn(profile if galaxy else None, psf, x, y, (size, size))
+        stamp = stamp * rng.uniform(50, 200) / np.sqrt(np.sum(stamp**2))
+        left, top = 50 * (i % 20) + 4, 50 * (i // 20) + 4
+        image[top : top + size, left : left + size] += stamp
+        places.append((x + left, y + top))
+        extended.append(galaxy)
+    image += rng.normal(size=image.shape).astype(np.float32)
+    exposure = Exposure(image, variance=np.ones_like(image), psf=PixelPSF(psf[None]))
+    measurements = {
+        **{name: STANDARD[name] for name in ("psf_shape", "centroid", "psf")},
+        "cmodel": MeasureCModel(),
+        "extendedness": MeasureExtendedness(),
+    }
+    columns = measure_sources(exposure, np.round(places), measurements=measurements, sizes=(48,))
+    value, extended = columns["extendedness_value"], np.array(extended)
+    assert np.mean(columns["extendedness_flag"]) < 0.01
+    assert np.mean(value[extended] == 1) >= 0.98
+    assert np.mean(value[~extended] == 1) <= 0.01
