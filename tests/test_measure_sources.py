@@ -1,5 +1,6 @@
 """All measurements of all sources of an image at once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,8 +62,6 @@ def flags(mask, x, y, **extra):
     labels = np.zeros(mask.shape, int)
     labels[3:8, 4:10] = 1
     stamp = cut_stamps(planes, [6.0], [5.0], PSF, 16, labels=labels, label=[1])
-    import jax
-
     one = jax.tree.map(lambda v: v if v.shape == PSF.shape else v[0], stamp)
     place = {"x": jnp.float32(x - one.x0), "y": jnp.float32(y - one.y0), "flag": jnp.array(False)}
     found = MeasurePixelFlags()(one, {"centroid": place})
@@ -166,9 +165,8 @@ def test_each_source_alone_as_records_with_neighbours():
     # A bright neighbour of each, seven pixels off.
     for place in places:
         image += 3000 * star(SHAPE, place[0] + 7, place[1])
-    labels = np.zeros(SHAPE, np.int32)
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    both = np.concatenate([places, [*places, 7, 0]])
+    both = np.concatenate([places, places + np.array([7.0, 0.0])])
     square = [(columns - x) ** 2 + (rows - y) ** 2 for x, y in both]
     nearest = np.argmin(square, 0)
     labels = np.where(np.min(square, 0) < 81, nearest + 1, 0)
