@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,7 +25,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "detection_speed"))
 
-from field import Field, draw_field
+from field import Field, draw_field  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Settings:
     - `field`: the image; `repeats`: later calls, the fastest of which is `warm`.
     """
 
-    field: Field = Field(n_sources=10_000)
+    field: Field = dataclass_field(default_factory=lambda: Field(n_sources=10_000))
     repeats: int = 3
 
 
