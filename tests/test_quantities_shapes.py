@@ -1,6 +1,7 @@
 """Centroids and adaptive moments: where a source is, how large, and how sure that is."""
 
 from functools import partial
+from typing import Any
 
 import galsim
 import jax
@@ -17,7 +18,7 @@ held_moments_of = jax.jit(jax.vmap(partial(adaptive_moments, recentre=False)))
 centroids_of = jax.jit(jax.vmap(centroid))
 
 
-def drawn(profile, x, y, method="no_pixel"):
+def drawn(profile: Any, x, y, method="no_pixel"):
     """An image with its centre at (x, y) of the stamp."""
     offset = x - (SHAPE[1] - 1) / 2, y - (SHAPE[0] - 1) / 2
     image = profile.drawImage(nx=SHAPE[1], ny=SHAPE[0], scale=1, offset=offset, method=method)
