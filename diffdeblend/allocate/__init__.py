@@ -2,6 +2,7 @@
 
 from diffdeblend.allocate.apportion import apportion as apportion
 from diffdeblend.allocate.apportion import shares as shares
+from diffdeblend.allocate.band_pixels import flag_not_deblended as flag_not_deblended
 from diffdeblend.allocate.by_models import ModelImage as ModelImage
 from diffdeblend.allocate.by_models import allocate_models as allocate_models
 from diffdeblend.allocate.deblend_footprints import deblend_footprints as deblend_footprints

@@ -8,12 +8,14 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
 from diffdeblend.allocate.apportion import shares
+from diffdeblend.allocate.band_pixels import BandPixels, band_pixels
 from diffdeblend.allocate.blends import OpenBlend
-from diffdeblend.allocate.children import child_of
+from diffdeblend.allocate.children import Child, child_of
 from diffdeblend.allocate.overlap import Overlap, overlap
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import Footprint, Peaks, SourceRecords, SpanSet
-from diffdeblend.footprints.heavy import band_of
+
+_VALUES = ("model_flux", *Overlap._fields, "data_coverage")
 
 
 class ModelImage(NamedTuple):
@@ -70,70 +72,86 @@ def allocate_models(
             )
     if not doubt >= 0:
         raise ValueError(f"`doubt` must be at least 0; got {doubt}.")
-    k = band_of(exposure, band)
-    image, variance, mask = (
-        np.asarray(getattr(exposure, name)[k]) for name in ("image", "variance", "mask")
-    )
-    planes = exposure.header.mask_planes
-    no_data = ~np.isfinite(image)
-    if "NO_DATA" in planes:
-        no_data |= (mask >> planes.index("NO_DATA")) & 1 == 1
-    owner = _owners(records, image.shape)
+    pixels = band_pixels(exposure, band)
+    owner = _owners(records, pixels.image.shape)
     of_model = _parents(records, models, owner)
-    names = ("model_flux", *Overlap._fields, "data_coverage")
-    top = {name: np.full(len(records), np.nan) for name in names}
-    values: dict[str, list[float]] = {name: [] for name in names}
-    children, parents, spans, zero = [], [], {}, []
+    top = {name: np.full(len(records), np.nan) for name in _VALUES}
+    values: dict[str, list[float]] = {name: [] for name in _VALUES}
+    children: list[Child] = []
+    parents, spans = [], {}
     order = np.argsort(of_model, kind="stable")
     starts = np.flatnonzero(np.diff(of_model[order], prepend=-1))
     for rows in np.split(order, starts[1:]) if len(order) else []:
-        row = int(of_model[rows[0]])
-        mine = [models[n] for n in rows]
+        row, mine = int(of_model[rows[0]]), [models[n] for n in rows]
         wide = _wide(records.footprints[row].spans, grow, owner, row)
         if not wide:
             continue
-        box = wide.bbox
-        inside = wide.to_mask(box)
-        stack = np.stack([_on_box(one, box) for one in mine]) * inside
-        measured = overlap(stack)._asdict() | {
-            "model_flux": np.array([float(np.sum(one.image)) for one in mine]),
-            "data_coverage": np.full(len(mine), 1 - no_data[wide.indices()].mean()),
-        }
+        stack = np.stack([_on_box(one, wide.bbox) for one in mine]) * wide.to_mask(wide.bbox)
+        measured = _measured(mine, stack, float(pixels.no_data[wide.indices()].mean()))
         if len(mine) == 1:
-            for name in names:
+            for name in _VALUES:
                 top[name][row] = measured[name][0]
             continue
-        share = shares(np.abs(stack))
-        at = [_pixel(one) for one in mine]
-        x, y = np.array(at, np.int32).T
-        level = np.array([float(one.max(initial=0)) for one in stack])
-        source = Footprint(wide, Peaks(x, y, level), records.footprints[row].region)
-        cut = np.where(np.isfinite(image[box.slices]), image[box.slices], 0)
-        blend = OpenBlend(row, box, cut, cut, inside, x - box.ixmin, y - box.iymin, 0)
-        for n in range(len(mine)):
-            child = child_of(
-                source, blend, n, share[n], False, image, variance, mask, planes, doubt=doubt
-            )
-            children.append(child.footprint)
-            zero.append(child.zero_flux)
-            parents.append(int(records.id[row]))
-            for name in names:
-                values[name].append(float(measured[name][n]))
-        together = [one.spans for one in children[-len(mine) :]]
-        joined = wide
-        for one in together:
-            joined = joined.union(one)
-        spans[int(records.id[row])] = joined
+        source = _source(mine, stack, wide, records.footprints[row])
+        own = _children(row, source, stack, pixels, doubt)
+        children += own
+        parents += [int(records.id[row])] * len(mine)
+        for name in _VALUES:
+            values[name] += measured[name].tolist()
+        for one in own:
+            wide = wide.union(one.footprint.spans)
+        spans[int(records.id[row])] = wide
     added = records.with_children(
         parents,
-        children,
+        [one.footprint for one in children],
         spans=spans,
-        flags={"zero_flux": np.array(zero, bool)},
+        flags={"zero_flux": np.array([one.zero_flux for one in children], bool)},
         values={name: np.array(column) for name, column in values.items()},
     )
-    for name in names:
+    for name in _VALUES:
         added.values[name][: len(records)] = top[name]  # type: ignore[index]
     return added
+
+
+def _measured(
+    models: Sequence[ModelImage], stack: Float[np.ndarray, "model y x"], no_data: float
+) -> dict[str, Float[np.ndarray, "model"]]:
+    """Values of the models of a source, by their images in its box."""
+    return overlap(stack)._asdict() | {
+        "model_flux": np.array([float(np.sum(one.image)) for one in models]),
+        "data_coverage": np.full(len(models), 1 - no_data),
+    }
+
+
+def _source(
+    models: Sequence[ModelImage],
+    stack: Float[np.ndarray, "model y x"],
+    wide: SpanSet,
+    footprint: Footprint,
+) -> Footprint:
+    """A source with a peak for each of its models."""
+    x, y = np.array([_pixel(one) for one in models], np.int32).T
+    level = stack.max(axis=(1, 2), initial=0).astype(float)
+    return Footprint(wide, Peaks(x, y, level), footprint.region)
+
+
+def _children(
+    row: int,
+    source: Footprint,
+    stack: Float[np.ndarray, "model y x"],
+    pixels: BandPixels,
+    doubt: float,
+) -> list[Child]:
+    """What each model of a source gets."""
+    box = source.bbox
+    cut = pixels.image[box.slices]
+    cut = np.where(np.isfinite(cut), cut, 0)
+    x, y = source.peaks.x - box.ixmin, source.peaks.y - box.iymin
+    blend = OpenBlend(row, box, cut, cut, source.spans.to_mask(box), x, y, 0)
+    share = shares(np.abs(stack))
+    return [
+        child_of(source, blend, n, share[n], False, pixels, doubt=doubt) for n in range(len(stack))
+    ]
 
 
 def _owners(records: SourceRecords, shape: tuple[int, ...]) -> Int[np.ndarray, "y x"]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from diffdeblend.allocate.band_pixels import BandPixels
 from diffdeblend.allocate.blends import OpenBlend
 from diffdeblend.footprints import Footprint, HeavyFootprint, SpanSet
 
@@ -28,10 +29,7 @@ def child_of(
     number: int,
     share: Float[np.ndarray, "y x"],
     stray: bool,
-    image: Float[np.ndarray, "y x"],
-    variance: Float[np.ndarray, "y x"],
-    mask: np.ndarray,
-    planes: tuple[str, ...],
+    pixels: BandPixels,
     *,
     doubt: float,
 ) -> Child:
@@ -40,9 +38,10 @@ def child_of(
     The second part is what is uncertain in the share itself: none where a source is alone.
 
     - `parent`: with the peak of that `number`; `share`: in the box of the blend.
-    - `image`, `variance`, `mask`: of the whole image.
+    - `pixels`: of the whole image.
     - `doubt`: d.
     """
+    image, variance = pixels.image, pixels.variance
     peak = parent.peaks[number]
     box = blend.box
     spans = SpanSet.from_mask(share > 0, (box.ixmin, box.iymin))
@@ -57,6 +56,7 @@ def child_of(
     noise = variance[y, x] * (1 if empty else part**2 + doubt * part * (1 - part))
     footprint = HeavyFootprint(
         *(spans, peak, parent.region),
-        *(value.astype(image.dtype), mask[y, x], noise.astype(variance.dtype), planes),
+        *(value.astype(image.dtype), pixels.mask[y, x], noise.astype(variance.dtype)),
+        pixels.planes,
     )
     return Child(footprint, bool(stray), empty)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.allocate.apportion import shares
+from diffdeblend.allocate.band_pixels import band_pixels
 from diffdeblend.allocate.blends import OpenBlend, open_blend, take_from
 from diffdeblend.allocate.children import Child, child_of
 from diffdeblend.allocate.make_templates import Template, points_of, symmetric_of
@@ -16,7 +17,6 @@ from diffdeblend.allocate.stray_flux import STRAY_FLUX, stray_shares
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import SourceRecords, SpanSet
 from diffdeblend.footprints.heavy import band_of
-from diffdeblend.planes import as_int32, excluded_bits
 
 # How noisy the share of a pixel is, see `child_of`.
 _DOUBT = 2.0
@@ -63,34 +63,27 @@ def deblend_footprints(
         section 4.8.
     """
     _check(stray_flux, psf_chi2, max_area, max_peaks, max_no_data)
-    k = band_of(exposure, band)
-    image, variance, mask = (
-        np.asarray(getattr(exposure, name)[k]) for name in ("image", "variance", "mask")
-    )
-    good = (mask & as_int32(excluded_bits(exposure.header))) == 0
-    good &= np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    weight = np.where(good, 1 / np.where(good, variance, 1), 0)
-    planes = exposure.header.mask_planes
-    no_data = ~np.isfinite(image)
-    if "NO_DATA" in planes:
-        no_data |= (mask >> planes.index("NO_DATA")) & 1 == 1
+    pixels = band_pixels(exposure, band)
+    shape = pixels.image.shape
     wanted = records.is_parent & records.is_leaf & (records.n_peaks > 1)
     flags = {name: np.zeros(len(records), bool) for name in _PARENT_FLAGS}
     blends: list[OpenBlend] = []
     first = 0
     for row in np.flatnonzero(wanted):
         footprint = records.footprints[row]
-        place = footprint.spans.clipped(image.shape).indices()
+        place = footprint.spans.clipped(shape).indices()
         flags["parent_too_big"][row] = max_area is not None and footprint.area > max_area
-        flags["masked"][row] = not place[0].size or no_data[place].mean() > max_no_data
+        flags["masked"][row] = not place[0].size or pixels.no_data[place].mean() > max_no_data
         flags["too_many_peaks"][row] = max_peaks is not None and records.n_peaks[row] > max_peaks
         if flags["parent_too_big"][row] or flags["masked"][row]:
             flags["skipped"][row] = True
             continue
         n = min(int(records.n_peaks[row]), max_peaks or int(records.n_peaks[row]))
-        blends.append(open_blend(int(row), footprint, image, weight, n, first))
+        blends.append(open_blend(int(row), footprint, pixels.image, pixels.weight, n, first))
         first += n
-    points, templates = _templates(exposure, k, blends, image.shape, psf_chi2, smooth, monotonic)
+    points, templates = _templates(
+        exposure, band_of(exposure, band), blends, shape, psf_chi2, smooth, monotonic
+    )
     children, spans = [], {}
     for blend in blends:
         mine = [templates.get(blend.first + n) for n in range(blend.n_peaks)]
@@ -98,16 +91,7 @@ def deblend_footprints(
         share, stray = _shares(blend, mine, is_point, stray_flux)
         own = [
             child_of(
-                records.footprints[blend.row],
-                blend,
-                n,
-                share[n],
-                stray[n],
-                image,
-                variance,
-                mask,
-                planes,
-                doubt=_DOUBT,
+                records.footprints[blend.row], blend, n, share[n], stray[n], pixels, doubt=_DOUBT
             )
             for n in range(blend.n_peaks)
         ]
