@@ -6,9 +6,7 @@ from scipy.ndimage import maximum_filter
 
 from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.exposure import Exposure
-from diffdeblend.grid import product_modes
-from diffdeblend.parameters import as_float
-from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
+from diffdeblend.psf.as_images import psf_images as psf_images
 from diffdeblend.segment.threshold import combined_significance
 
 
@@ -74,18 +72,6 @@ def sky_level(
             kept = inside
         levels.append(np.median(kept))
     return np.array(levels)
-
-
-def psf_images(psf: AbstractPSF, size: int) -> Float[np.ndarray, "band y x"]:
-    """The PSF on a stamp of odd size, for use on the host."""
-    if isinstance(psf, PixelPSF):
-        return np.asarray(psf.image, dtype=float)
-    if isinstance(psf, SampledPSF):
-        return np.asarray(psf.pixel_image, dtype=float)
-    kx = as_float(2 * np.pi * np.fft.fftfreq(size))
-    re, im = psf.fourier(product_modes(kx, kx))
-    spectrum = (np.asarray(re) + 1j * np.asarray(im)).reshape(-1, size, size)
-    return np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))
 
 
 def _vertex(left: np.ndarray, middle: np.ndarray, right: np.ndarray) -> np.ndarray:
