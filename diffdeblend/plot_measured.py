@@ -1,0 +1,219 @@
+"""What was measured of stars and galaxies: colours, magnitudes and sizes, as diagrams.
+
+Each function draws in a figure, or on axes that are given. Needs matplotlib, of which no global
+state is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import ArrayLike
+
+from diffdeblend.panels import COLOURS, INK, Canvas, label_axes, page_of, panels
+from diffdeblend.plot_psf import plot_magnitude_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STAR, _GALAXY = "#d62728", "#222222"
+# Beyond these quantiles points are gross errors: they do not squeeze all others together.
+_SHOWN = (0.01, 0.99)
+
+
+def plot_colour_colour(
+    magnitudes: Mapping[str, ArrayLike],
+    is_star: ArrayLike,
+    errors: Mapping[str, ArrayLike] | None = None,
+    *,
+    bands: Sequence[str] = ("g", "r", "i"),
+    on: Canvas = None,
+) -> "Figure":
+    """Difference of the first two bands against that of the last two; stars red, galaxies black.
+
+    - `magnitudes`: of each band, a value a source; those that are not finite are left out.
+    - `is_star`: booleans. `errors`: standard deviations of the magnitudes, drawn as bars.
+    - `bands`: three names: g - r against r - i. Four: g - r against i - z.
+    - `on`: a figure to draw in, an axes, or None for a new figure.
+
+    **Raises:** `ValueError` for another number of bands, one without magnitudes, or columns that
+    differ in length.
+    """
+    names = tuple(bands)
+    if len(names) not in (3, 4):
+        raise ValueError(f"`bands` must be three or four names; got {names}.")
+    (axes,) = panels(on, [1], (5.0, 4.4))
+    x = _difference(magnitudes, errors, names[0], names[1])
+    y = _difference(magnitudes, errors, names[-2], names[-1])
+    _stars_and_galaxies(axes, x, y, is_star)
+    label_axes(axes, f"{names[0]} - {names[1]}", f"{names[-2]} - {names[-1]}")
+    return page_of([axes])
+
+
+def plot_colour_magnitude(
+    magnitudes: Mapping[str, ArrayLike],
+    is_star: ArrayLike,
+    errors: Mapping[str, ArrayLike] | None = None,
+    *,
+    colour: tuple[str, str] = ("g", "i"),
+    band: str = "i",
+    on: Canvas = None,
+) -> "Figure":
+    """Magnitude, bright above, against a colour; stars red, galaxies black.
+
+    - `colour`: two bands, whose difference is shown. `band`: of the magnitude.
+    - the rest: as of `plot_colour_colour`.
+
+    **Raises:** `ValueError` as `plot_colour_colour`.
+    """
+    if len(colour) != 2:
+        raise ValueError(f"`colour` must be two names of bands; got {colour}.")
+    (axes,) = panels(on, [1], (4.4, 5.0))
+    x = _difference(magnitudes, errors, *colour)
+    y = _magnitude(magnitudes, errors, band)
+    _stars_and_galaxies(axes, x, y, is_star)
+    axes.invert_yaxis()
+    label_axes(axes, f"{colour[0]} - {colour[1]}", band)
+    return page_of([axes])
+
+
+def plot_aperture_minus_kron(
+    aperture: ArrayLike,
+    kron: ArrayLike,
+    is_star: ArrayLike | None = None,
+    *,
+    error: ArrayLike | None = None,
+    label: str = "aperture",
+    expected: float | None = None,
+    on: Canvas = None,
+) -> "Figure":
+    """How much brighter the Kron magnitude is than one in a fixed aperture, by magnitude.
+
+    Stars lie on a level line, by what share of a point's light both hold; large galaxies above it,
+    as they overflow the aperture.
+
+    - `aperture`, `kron`: magnitudes of the same sources. `error`: of their difference.
+    - `is_star`: booleans, for colours; None for all alike. `label`: of the aperture.
+    - `expected`: difference of a point, drawn as a line.
+
+    **Raises:** `ValueError` for columns that differ in length.
+    """
+    (axes,) = panels(on, [1], (5.4, 4.0))
+    x = np.asarray(aperture, float)
+    y = x - _column("kron", kron, len(x))
+    bars = None if error is None else _column("error", error, len(x))
+    kind = np.zeros(len(x), bool) if is_star is None else is_star
+    _stars_and_galaxies(axes, (x, None), (y, bars), kind, named=is_star is not None)
+    axes.axhline(0, color=INK, lw=0.6)
+    if expected is not None:
+        axes.axhline(expected, color=COLOURS[0], lw=1.0, label=f"a point: {expected:+.3f}")
+        axes.legend(fontsize=8, frameon=False)
+    label_axes(axes, f"{label} magnitude", f"{label} - Kron")
+    return page_of([axes])
+
+
+def plot_star_candidates(
+    magnitude: ArrayLike,
+    xx: ArrayLike,
+    yy: ArrayLike,
+    candidate: ArrayLike,
+    used: ArrayLike,
+    reserved: ArrayLike,
+    *,
+    on: Canvas = None,
+) -> "Figure":
+    """Size against magnitude of all sources, with the candidates for the PSF and their fate.
+
+    - `xx`, `yy`: second moments, in px^2; the size is the trace radius sqrt((xx + yy) / 2).
+    - `candidate`, `used`, `reserved`: booleans, a source each.
+
+    **Raises:** `ValueError` for columns that differ in length.
+    """
+    from astropy.table import Table
+
+    mag = np.asarray(magnitude, float)
+    n = len(mag)
+    with np.errstate(invalid="ignore"):
+        size = np.sqrt((_column("xx", xx, n) + _column("yy", yy, n)) / 2)
+    flags = {"is_star": candidate, "used": used, "reserved": reserved}
+    columns = {name: _column(name, flag, n).astype(bool) for name, flag in flags.items()}
+    return plot_magnitude_size(Table({"mag": mag, "size": size, **columns}), on=on)
+
+
+_Values = tuple[np.ndarray, np.ndarray | None]
+
+
+def _stars_and_galaxies(
+    axes: "Axes", x: _Values, y: _Values, is_star: ArrayLike, named: bool = True
+) -> None:
+    """Points with bars, galaxies below stars, within the range that nearly all of them have."""
+    star = np.asarray(is_star)
+    if star.shape != x[0].shape:
+        raise ValueError(f"`is_star` needs one boolean a source, {len(x[0])}; got {star.shape}.")
+    star = star.astype(bool)
+    known = np.isfinite(x[0]) & np.isfinite(y[0])
+    for name, kind, colour in (("galaxies", ~star, _GALAXY), ("stars", star, _STAR)):
+        some = known & kind
+        bars = [None if error is None else np.nan_to_num(error[some]) for _, error in (x, y)]
+        axes.errorbar(
+            x[0][some],
+            y[0][some],
+            xerr=bars[0],
+            yerr=bars[1],
+            fmt="o",
+            ms=2.6,
+            color=colour,
+            ecolor=(*_rgb(colour), 0.3),
+            elinewidth=0.7,
+            label=f"{name} ({np.count_nonzero(some)})" if named else None,
+        )
+    for (values, _), limits in ((x, axes.set_xlim), (y, axes.set_ylim)):
+        if known.any():
+            low, high = np.quantile(values[known], _SHOWN)
+            margin = 0.08 * (high - low) + 0.05
+            limits(low - margin, high + margin)
+    if named:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _difference(
+    magnitudes: Mapping[str, ArrayLike],
+    errors: Mapping[str, ArrayLike] | None,
+    first: str,
+    second: str,
+) -> _Values:
+    a, a_error = _magnitude(magnitudes, errors, first)
+    b, b_error = _magnitude(magnitudes, errors, second)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"`magnitudes` need one length; got {len(a)} in {first!r} and {len(b)} in {second!r}."
+        )
+    both = None if a_error is None or b_error is None else np.hypot(a_error, b_error)
+    return a - b, both
+
+
+def _magnitude(
+    magnitudes: Mapping[str, ArrayLike], errors: Mapping[str, ArrayLike] | None, band: str
+) -> _Values:
+    if band not in magnitudes:
+        raise ValueError(
+            f"`bands` must be among those of `magnitudes`: {', '.join(magnitudes)}; got {band!r}."
+        )
+    values = np.asarray(magnitudes[band], float)
+    if errors is None or band not in errors:
+        return values, None
+    return values, _column("errors", errors[band], len(values))
+
+
+def _column(name: str, values: ArrayLike, n: int) -> np.ndarray:
+    column = np.asarray(values)
+    if column.shape != (n,):
+        raise ValueError(f"`{name}` needs one value a source, {n}; got shape {column.shape}.")
+    return column if column.dtype == bool else column.astype(float)
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
