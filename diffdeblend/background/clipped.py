@@ -120,6 +120,9 @@ def _moments_within(
     """Mean, scatter (n - 1) and number of the values at most `half` from `centre`."""
     n = np.zeros(len(values), np.int64)
     total, square = np.zeros(len(values)), np.zeros(len(values))
+    # In the precision of the values: differences from the centre keep their digits.
+    about, width = (one.astype(values.dtype)[:, None] for one in (centre, half))
+    centre = about[:, 0].astype(float)
     # Pieces of rows that stay in the cache.
     length = values.shape[1]
     wide = max(1, min(length, _BLOCK))
@@ -129,9 +132,11 @@ def _moments_within(
         for first in range(0, length, wide):
             part = values[rows, first : first + wide]
             with np.errstate(invalid="ignore"):
-                away = np.subtract(part, centre[rows, None], dtype=float)
-                inside = np.abs(away) <= half[rows, None]
-            away[~inside] = 0
+                away = part - about[rows]
+                inside = np.abs(away) <= width[rows]
+            away *= inside
+            # What is not finite times nothing is not nothing.
+            np.nan_to_num(away, copy=False, posinf=0, neginf=0)
             n[rows] += np.count_nonzero(inside, axis=1)
             total[rows] += away.sum(axis=1)
             square[rows] += np.einsum("rn,rn->r", away, away)
