@@ -214,14 +214,6 @@ def _light(sources: Sources, header: Header) -> Iterator[Column]:
             )
 
 
-def magnitudes(
-    flux: Float[np.ndarray, "*s"], error: Float[np.ndarray, "*s"], zero_point: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """AB magnitudes and their errors to first order; NaN where the flux is not positive."""
-    safe = np.where(flux > 0, flux, np.nan).astype(float)
-    return zero_point - 2.5 * np.log10(safe), _MAGNITUDE * error / safe
-
-
 def _shapes(sources: Sources, header: Header) -> Iterator[Column]:
     shape = {name: np.asarray(values, dtype=float) for name, values in sources.shape.items()}
     radius, g1, g2 = shape["radius"], shape["g1"], shape["g2"]

@@ -177,13 +177,13 @@ def cut_stamps(
     if labels is None:
         footprint = _discs(middle, psf, size)
     else:
-        if label is None or np.shape(label) != x.shape or np.shape(labels) != shape:
+        segments, own = np.asarray(labels), np.asarray(label)
+        if own.shape != x.shape or segments.shape != shape:
             raise ValueError(
                 f"`labels` and `label` need shapes {shape} and {x.shape}; "
-                f"got {np.shape(labels)} and {np.shape(label)}."
+                f"got {segments.shape} and {own.shape}."
             )
-        wide = np.pad(np.asarray(labels), pad)
-        footprint = cut(wide) == np.asarray(label)[:, None, None]
+        footprint = cut(np.pad(segments, pad)) == own[:, None, None]
     dtype = planes.image.dtype
     arrays: dict[str, Any] = {
         "image": cut(planes.image),
