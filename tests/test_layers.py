@@ -21,6 +21,7 @@ LAYERS = (
     {"scene"},
     {"fit"},
     {"segment"},
+    {"footprints"},
     {"measure"},
     {"detect"},
     {"stars"},

@@ -33,7 +33,7 @@ def label_stack(
     - `connectivity`: 4 joins pixels that share an edge, 8 also those that share a corner.
     """
     n_stamps, ny, nx = mask.shape
-    row, start, stop = _runs(mask.reshape(n_stamps * ny, nx))
+    row, start, stop = row_runs(mask.reshape(n_stamps * ny, nx))
     n_runs = len(row)
     # Columns along one line, a gap of two between rows: runs of other rows are never in reach.
     line, slack = nx + 2, connectivity == 8
@@ -71,7 +71,7 @@ def label_stack(
     return Components(labels, stamp, areas[large], boxes[large])
 
 
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def row_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, first column and the column after the last of all runs, in raster order."""
     # A row of False cells between rows ends each run in its own row.
     edge = np.zeros((mask.shape[0], mask.shape[1] + 1), dtype=bool)

@@ -1,0 +1,7 @@
+"""Footprints: which pixels and which peaks a detection has, with their values or without."""
+
+from diffdeblend.footprints.footprint import Footprint as Footprint
+from diffdeblend.footprints.footprint_set import FootprintSet as FootprintSet
+from diffdeblend.footprints.heavy import HeavyFootprint as HeavyFootprint
+from diffdeblend.footprints.peaks import Peaks as Peaks
+from diffdeblend.footprints.spans import SpanSet as SpanSet
