@@ -4,4 +4,5 @@ from diffdeblend.footprints.footprint import Footprint as Footprint
 from diffdeblend.footprints.footprint_set import FootprintSet as FootprintSet
 from diffdeblend.footprints.heavy import HeavyFootprint as HeavyFootprint
 from diffdeblend.footprints.peaks import Peaks as Peaks
+from diffdeblend.footprints.records import SourceRecords as SourceRecords
 from diffdeblend.footprints.spans import SpanSet as SpanSet

@@ -1,0 +1,1 @@
+"""How the light of a blend is shared out among its sources."""
