@@ -53,10 +53,10 @@ def test_it_is_as_galsim_draws_it():
 
 
 def test_depth_is_five_times_the_noise():
-    star = {"x": [50.0], "y": [60.0], "flux_i": [10 ** (-0.4 * (25.0 - 31.4))]}
-    field = draw_field(star, SHAPE, "i", depth=25.0)
-    assert field.truth["snr_i"][0] == pytest.approx(5.0, rel=0.01)
-    assert field.truth["mag_i"][0] == pytest.approx(25.0)
+    flux = np.full(3, 10 ** (-0.4 * (25.0 - 31.4)))
+    field = draw_field({**SOURCES, "flux_i": flux}, SHAPE, "gi", depth=[26.0, 25.0])
+    assert field.truth["snr_i"][1] == pytest.approx(5.0, rel=0.01)
+    assert field.truth["mag_i"][1] == pytest.approx(25.0)
 
 
 def test_noise_has_the_variance_that_is_said():

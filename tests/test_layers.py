@@ -24,6 +24,7 @@ LAYERS = (
     {"footprints"},
     {"replace_noise"},
     {"measure"},
+    {"quantities"},
     {"detect"},
     {"allocate"},
     {"stars"},

@@ -48,9 +48,7 @@ def peaks_of_labels(
         for dx in (-1, 0, 1):
             if dy == dx == 0:
                 continue
-            beside = flat[
-                np.clip(y + dy, 0, ny - 1) * nx + np.clip(x + dx, 0, nx - 1)
-            ]
+            beside = flat[np.clip(y + dy, 0, ny - 1) * nx + np.clip(x + dx, 0, nx - 1)]
             top &= ~(beside > value)
             if dy > 0 or (dy == 0 and dx > 0):
                 equal |= beside == value

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.table import QTable, Table
 from jaxtyping import ArrayLike, Float
 
-from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure, make_exposure
 from diffdeblend.psf import AbstractPSF, MoffatPSF, PSFBasis, psf_basis_from_images
+from diffdeblend.psf.as_images import psf_images
 from diffdeblend.simulate.catalog import WAVELENGTHS, Catalog
 from diffdeblend.simulate.field_drawing import Profiles, draw_profiles
 from diffdeblend.simulate.keys import DEFAULT_SEED, stream
@@ -150,7 +151,7 @@ def field_sources(
         if lacking:
             raise ValueError(f"`bands`: a catalogue has no column for {lacking}.")
         for k, band in enumerate(bands):
-            magnitude[rows, k] = catalog.table[f"{band}_ab"]
+            magnitude[rows, k] = np.asarray(catalog.table[f"{band}_ab"], float)
         for name in _SHAPES:
             values = getattr(catalog.parts, name)
             shapes[name][rows, : values.shape[1]] = values[:, :2]
@@ -165,7 +166,7 @@ def field_sources(
 
 
 def draw_field(
-    sources: Table | Mapping[str, ArrayLike],
+    sources: Table | Mapping[str, Any],
     shape: tuple[int, int],
     bands: Sequence[str],
     *,
@@ -214,9 +215,10 @@ def draw_field(
     limit = 10 ** (-0.4 * (_of_bands("depth", depth, names) - _ZERO_POINT))
     sigma = limit / 5 * np.sqrt(np.sum(psf_images(psf, _STAMP) ** 2, axis=(1, 2)))
     profiles = Profiles(
-        *(np.asarray(truth[axis], float) for axis in ("x", "y")),
-        np.stack([np.asarray(truth[f"flux_{band}"], float) for band in names], axis=1),
-        *(np.asarray(truth[name], float) for name in _SHAPES),
+        truth["x"].astype(float),
+        truth["y"].astype(float),
+        np.stack([truth[f"flux_{band}"].astype(float) for band in names], axis=1),
+        **{name: truth[name] for name in _SHAPES},
     )
     light, power = draw_profiles(profiles, psf, shape, _LEFT_OUT * sigma)
     variance = np.broadcast_to(sigma[:, None, None] ** 2, light.shape).astype(np.float32)
@@ -248,7 +250,7 @@ def draw_field(
         pixel_scale=pixel_scale,
         noise_correlation=correlation,
     )
-    return Field(exposure, truth, light.astype(np.float32), np.array(added, np.float32))
+    return Field(exposure, QTable(truth), light.astype(np.float32), np.array(added, np.float32))
 
 
 def moffat_basis(
@@ -283,7 +285,7 @@ def moffat_basis(
     return psf_basis_from_images(stamps, x, y, shape)
 
 
-def _checked(sources: Table | Mapping[str, ArrayLike], bands: tuple[str, ...]) -> QTable:
+def _checked(sources: Table | Mapping[str, Any], bands: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The columns of `draw_field`, shapes as `(n, part)`."""
     given = {name: np.asarray(sources[name]) for name in sources.keys()}  # noqa: SIM118
     needed = ["x", "y", *(f"flux_{band}" for band in bands)]
@@ -301,9 +303,7 @@ def _checked(sources: Table | Mapping[str, ArrayLike], bands: tuple[str, ...]) -
     if len(parts) > 1 or any(len(v) != n for v in shapes.values()):
         raise ValueError(f"`sources`: {', '.join(_SHAPES)} must be of one shape, (n, part).")
     part = parts.pop()
-    table = QTable({"id": np.arange(1, n + 1)})
-    for name, values in given.items():
-        table[name] = values
+    table = {"id": np.arange(1, n + 1)} | given
     for name, values in shapes.items():
         table[name] = np.array(np.broadcast_to(values, part), float)
     # A profile without light or size may say anything about its shape.

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int
 
 from diffdeblend.components import Sersic, Stack
 from diffdeblend.components.sersic import law_wings
-from diffdeblend.detect.peaks import psf_images
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import Grid, Quality, make_grid
 from diffdeblend.psf import AbstractPSF, PixelPSF, PSFBasis
 from diffdeblend.psf.abstract import transfer
+from diffdeblend.psf.as_images import psf_images
 from diffdeblend.scene import Scene, sum_slots
 
 # Sides of stamps, and how many sources one call draws.
