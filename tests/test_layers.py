@@ -13,7 +13,7 @@ PACKAGE = ROOT / "diffdeblend"
 # A module imports from rows above its own, and from within its own folder.
 LAYERS = (
     {"parameters", "grid", "cores", "backend", "polynomials", "widths", "grow"},
-    {"radial", "fourier", "build_radial_table"},
+    {"radial", "fourier", "build_radial_table", "column_names"},
     {"background", "psf", "components"},
     {"header", "own_code"},
     {"sky", "noise", "planes", "wings"},

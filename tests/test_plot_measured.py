@@ -74,7 +74,7 @@ def records(exposure, found):
 
 def drawn(page):
     content = io.BytesIO()
-    page.savefig(content, format="png", dpi=40)
+    page.savefig(content, format="png", dpi=70)
     return content.getbuffer().nbytes > 2000
 
 

@@ -145,9 +145,7 @@ def cmodel(
     **Raises:** `ValueError` for shapes that do not go together.
     """
     problem, n_pixels, empty = _prepared(image, variance, good, psf, x, y, settings)
-    disc = fit_shape(
-        settings.exponential, settings.fit, problem, jnp.zeros(2, problem.data.dtype)
-    )
+    disc = fit_shape(settings.exponential, settings.fit, problem, jnp.zeros(2, problem.data.dtype))
     # A spheroid lies as the disc does, to begin with.
     lie = jax.lax.stop_gradient(disc.numbers[1:])
     bulge = fit_shape(settings.de_vaucouleurs, settings.fit, problem, lie)
@@ -247,9 +245,7 @@ def _prepared(
     image: Array, variance: Array, good: Array, psf: Array, x: Array, y: Array, s: CModelSettings
 ) -> tuple[Problem, Array, Array]:
     """The problem, its number of pixels, and whether these are too few."""
-    image, variance, good, psf, x, y = (
-        jnp.asarray(v) for v in (image, variance, good, psf, x, y)
-    )
+    image, variance, good, psf, x, y = (jnp.asarray(v) for v in (image, variance, good, psf, x, y))
     if image.ndim != 2 or not image.shape == variance.shape == good.shape:
         raise ValueError(
             "`image`, `variance` and `good` need one shape (y, x); "
@@ -262,7 +258,8 @@ def _prepared(
     dtype = jnp.result_type(image.dtype, jnp.float32)
     known = jnp.isfinite(x) & jnp.isfinite(y)
     x, y = (
-        jnp.where(known, v, n / 2).astype(dtype) for v, n in ((x, image.shape[1]), (y, image.shape[0]))
+        jnp.where(known, v, n / 2).astype(dtype)
+        for v, n in ((x, image.shape[1]), (y, image.shape[0]))
     )
     used = good & (variance > 0) & jnp.isfinite(variance) & jnp.isfinite(image)
     n_pixels = jnp.sum(used, dtype=jnp.int32)
@@ -302,6 +299,4 @@ def _profile_fit(slot: int, shape: Shape, sums: Sums) -> ProfileFit:
     xx, yy, xy = shape_matrix(shape.numbers)
     radius, e1, e2 = shape.numbers
     left = jnp.maximum(sums.power - flux * sums.data[row], 0)
-    return ProfileFit(
-        flux, jnp.exp(radius), e1, e2, xx, yy, xy, left, shape.steps, shape.converged
-    )
+    return ProfileFit(flux, jnp.exp(radius), e1, e2, xx, yy, xy, left, shape.steps, shape.converged)

@@ -89,9 +89,7 @@ def best_amplitudes(sums: Sums, first: int, second: int, difference: int) -> Amp
     single = jnp.where(alone, jnp.stack([flux_one, 0]), jnp.stack([flux_other, flux_other]))
     filter_single = jnp.where(alone, jnp.stack([1 / mass, 0]), jnp.stack([1 / other, 1 / other]))
     mixed = (both[1] >= 0) & (both[1] <= both[0])
-    return Amplitudes(
-        jnp.where(mixed, both, single), jnp.where(mixed, filter_both, filter_single)
-    )
+    return Amplitudes(jnp.where(mixed, both, single), jnp.where(mixed, filter_both, filter_single))
 
 
 def shape_response(

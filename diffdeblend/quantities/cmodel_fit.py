@@ -113,9 +113,7 @@ def make_problem(
     grid = make_grid(image.shape, settings.quality)
     sigma = jnp.sqrt(jnp.sum(psf) ** 2 / jnp.sum(psf * psf) / (4 * np.pi))
     psf = _within(psf, grid)
-    rows, columns = (
-        jnp.arange(n, dtype=psf.dtype) - (n - 1) // 2 for n in psf.shape
-    )
+    rows, columns = (jnp.arange(n, dtype=psf.dtype) - (n - 1) // 2 for n in psf.shape)
     modes = grid.modes
     transfer = multiply(sampled_modes(psf, modes, columns, rows), shift(modes, x, y))
     transfer = jax.lax.optimization_barrier(transfer)
@@ -381,9 +379,7 @@ def _minimise(
         numbers = jnp.where(settled, trial, numbers)
         return _State(numbers, known, trial, damping, step, done, settled)
 
-    infinite = Normal(
-        jnp.asarray(jnp.inf, dtype), jnp.zeros(3, dtype), jnp.zeros((3, 3), dtype)
-    )
+    infinite = Normal(jnp.asarray(jnp.inf, dtype), jnp.zeros(3, dtype), jnp.zeros((3, 3), dtype))
     no = jnp.asarray(False)
     start = inside(start)
     # Seed of every loop variable from the start, so that under vmap all carry the same axis.
@@ -399,9 +395,7 @@ def _scan(
 ) -> Array:
     """The best of a few radii."""
     radii = jnp.log(jnp.asarray([0.2, 0.6, 1.2, 2.4, 5.0], shear.dtype) * problem.psf_sigma)
-    trials = jnp.concatenate(
-        [radii[:, None], jnp.broadcast_to(shear, (radii.size, 2))], axis=1
-    )
+    trials = jnp.concatenate([radii[:, None], jnp.broadcast_to(shear, (radii.size, 2))], axis=1)
 
     def value(numbers: Array) -> Array:
         return evaluate(numbers).value + _prior(settings.prior, problem, numbers)
