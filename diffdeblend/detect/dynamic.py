@@ -18,7 +18,8 @@ from diffdeblend.segment.dilate import dilate
 
 Direction = Literal["calibrated", "lsst"]
 # Pixels that stand out by so much of the threshold hold a source, above and below the sky.
-_MASKED = {"calibrated": (0.7, 0.7), "lsst": (0.5, 1.25)}
+# On both sides alike: cut on one side, the level would be off by 0.02 sigma.
+_MASKED = 0.7
 # Very bright sources get a wide margin: so many times the threshold, so many times sigma.
 _BRIGHT, _BRIGHT_GROW = 1000.0, 40.0
 _LARGEST_SHARE = 0.95
@@ -92,12 +93,11 @@ def measure_sky(
             f"`exposure` has {100 * share:.2g} % of its pixels in use; at least "
             f"{100 * _LEAST_GOOD:g} % are needed to measure the noise."
         )
-    ratio = 1.0
-    if direction == "calibrated":
-        # The lower half: sources are in the upper one.
-        low, middle = np.quantile(_some(significance[seen]), (0.25, 0.5))
-        ratio = float(2 * IQR_TO_STD * (middle - low))
-    light = _light(significance, threshold * ratio, direction, sigma, grow)
+    # Of the lower half: sources are in the upper one. A mask at a share of what the variance says
+    # would hide half of the sky where that is too small, and all but its quietest noise.
+    low, middle = np.quantile(_some(significance[seen]), (0.25, 0.5))
+    ratio = float(2 * IQR_TO_STD * (middle - low))
+    light = _light(significance, threshold * ratio, sigma, grow)
     no_data = unused | ~np.isfinite(image)
     places, hidden = _places(light, no_data, n, radius, seed)
     # A small stamp: far wings of the PSF carry noise of neighbours alone.
@@ -132,15 +132,14 @@ def _spread(values: np.ndarray) -> float:
 
 
 def _light(
-    significance: np.ndarray, threshold: float, direction: str, sigma: float, grow: float
+    significance: np.ndarray, threshold: float, sigma: float, grow: float
 ) -> Bool[np.ndarray, "y x"]:
     """Pixels that stand out above or below the sky, with a margin."""
-    above, below = _MASKED[direction]
     shape = significance.shape
     with np.errstate(invalid="ignore"):
-        out = (significance >= above * threshold) | (significance <= -below * threshold)
+        out = np.abs(significance) >= _MASKED * threshold
         light = _grown(out, int(grow * sigma + 0.5))
-        bright = above * _BRIGHT * threshold
+        bright = _BRIGHT * threshold
         for _ in range(10):
             wide = _grown(significance >= bright, int(_BRIGHT_GROW * sigma + 0.5))
             if np.count_nonzero(wide) < _LARGEST_SHARE * shape[0] * shape[1]:
