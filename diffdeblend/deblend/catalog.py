@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from diffdeblend import __version__
 from diffdeblend.exposure import Header
 from diffdeblend.header import flux_unit
+from diffdeblend.quantities.magnitudes import magnitudes as magnitudes
 from diffdeblend.sky import local_jacobian, sky_positions
 
 # Standard deviation of an angle that may be anything within 180 degrees: none is known worse.
 _UNKNOWN_ANGLE = 180 / np.sqrt(12)
-_MAGNITUDE = 2.5 / np.log(10)
 _COUNTS = u.dimensionless_unscaled
 
 

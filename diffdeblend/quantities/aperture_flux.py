@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,8 +17,6 @@ Scalar = Float[Array, ""]
 Method = Literal["sinc", "exact", "center"]
 # In pixels; those of the LSST pipelines go on to 17, 25, 35, 50 and 70.
 RADII = (3.0, 4.5, 6.0, 9.0, 12.0)
-# Up to here apertures are band-limited. At 12 pixels the two kinds differ by 1e-5 for a star.
-_SINC_UP_TO = 10.0
 
 
 class ApertureFlux(NamedTuple):
@@ -73,16 +71,18 @@ class MeasureApertures:
     Names have an underscore for the point: `flux_4_5`.
 
     - `radii`: in pixels.
-    - `sinc_up_to`: radius up to which circles are band-limited; larger ones have the exact areas
-        of pixels.
+    - `method`: as for `aperture_flux`, the same for all: another one beyond some radius, as in the
+        LSST pipelines, makes a step there.
     """
 
     radii: tuple[float, ...] = RADII
-    sinc_up_to: float = _SINC_UP_TO
+    method: Method = "sinc"
 
     def __post_init__(self):
         if not self.radii or not all(0 < r < 1e4 for r in self.radii):
             raise ValueError(f"`radii` must be positive numbers of pixels; got {self.radii}.")
+        if self.method not in get_args(Method):
+            raise ValueError(f"`method` must be one of {get_args(Method)}; got {self.method!r}.")
 
     @property
     def reach(self) -> float:
@@ -99,8 +99,7 @@ class MeasureApertures:
         hole = jnp.sqrt(jnp.min(jnp.where(stamp.inside & ~stamp.known, square, jnp.inf)))
         columns = {}
         for radius in self.radii:
-            method = "sinc" if radius <= self.sinc_up_to else "exact"
-            made = aperture_flux(stamp.image, stamp.variance, x, y, radius, method)
+            made = aperture_flux(stamp.image, stamp.variance, x, y, radius, self.method)
             cut = leaves_image(stamp, x, y, radius, radius)
             cut |= leaves_stamp(shape, x, y, radius, radius)
             name = radius_name(radius)
