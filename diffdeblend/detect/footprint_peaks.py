@@ -50,12 +50,14 @@ def peaks_of_labels(
                 continue
             beside = flat[np.clip(y + dy, 0, ny - 1) * nx + np.clip(x + dx, 0, nx - 1)]
             top &= ~(beside > value)
-            if dy > 0 or (dy == 0 and dx > 0):
-                equal |= beside == value
+            equal |= beside == value
     chosen = top & inner
-    # Plateaus are rare in smoothed images: a look at all pairs tells whether there is any.
-    if equal.any():
-        chosen = _one_a_plateau(place, value, label, top, inner, nx)
+    # Plateaus are rare in smoothed images.
+    if (chosen & equal).any():
+        flats = np.flatnonzero(equal)
+        chosen[flats] = _one_a_plateau(
+            place[flats], value[flats], label[flats], top[flats], inner[flats], nx
+        )
     n = int(label.max(initial=0))
     has = np.zeros(n + 1, bool)
     has[label[chosen]] = True

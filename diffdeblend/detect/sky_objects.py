@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import qmc
 
 
 class InsufficientSourcesError(ValueError):
@@ -44,8 +43,10 @@ def sky_objects(
     room = np.array([nx, ny]) - 2 * (radius + 1)
     if room.min() < 1:
         return np.zeros((0, 2), np.int64)
-    halton = qmc.Halton(2, rng=np.random.default_rng(seed)).random(trials)
-    places = (halton * room).astype(np.int64) + radius + 1
+    # A shift by the seed keeps the spread.
+    even = np.stack([_radical_inverse(trials, base) for base in (2, 3)], axis=1)
+    even = (even + np.random.default_rng(seed).random(2)) % 1
+    places = (even * room).astype(np.int64) + radius + 1
     dy, dx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disc = dy**2 + dx**2 <= radius**2
     free = ~hidden[places[:, 1, None] + dy[disc], places[:, 0, None] + dx[disc]].any(axis=1)
@@ -60,6 +61,16 @@ def sky_objects(
             if count == n:
                 break
     return chosen[:count]
+
+
+def _radical_inverse(n: int, base: int) -> Float[np.ndarray, "n"]:
+    """The digits of 1 to n, behind the point and from the last to the first."""
+    number, place, found = np.arange(1, n + 1), 1.0, np.zeros(n)
+    while number.any():
+        place /= base
+        number, digit = np.divmod(number, base)
+        found += digit * place
+    return found
 
 
 def forced_psf_fluxes(

@@ -89,22 +89,23 @@ def smooth_image(
         raise ValueError(
             f"`kernel` of {kernel.shape} pixels does not fit into an image of {image.shape}."
         )
-    kernel = kernel / kernel.sum()
-    reach_y, reach_x = (n // 2 for n in kernel.shape)
+    taps = kernel / kernel.sum()
+    squares = taps**2
+    reach_y, reach_x = (n // 2 for n in taps.shape)
     if good is None:
-        out = smooth(image, kernel, backend="host")
+        out = smooth(image, taps, backend="host")
         level = _uniform(variance)
         if level.size == 1:
-            noise = np.sqrt(level * np.sum(kernel**2)).astype(image.dtype)
+            noise = np.sqrt(level * squares.sum()).astype(image.dtype)
         else:
-            noise = np.sqrt(smooth(variance, kernel**2, backend="host", normalize=False))
+            noise = np.sqrt(smooth(variance, squares, backend="host", normalize=False))
     else:
-        share = smooth(good.astype(image.dtype), kernel, backend="host", normalize=False)
+        share = smooth(good.astype(image.dtype), taps, backend="host", normalize=False)
         seen = share >= _LEAST_SEEN
         share = np.where(seen, share, np.asarray(np.nan, share.dtype))
-        out = smooth(np.where(good, image, 0), kernel, backend="host", normalize=False) / share
+        out = smooth(np.where(good, image, 0), taps, backend="host", normalize=False) / share
         known = np.where(good, variance, 0)
-        squared = smooth(known, kernel**2, backend="host", normalize=False)
+        squared = smooth(known, squares, backend="host", normalize=False)
         noise = np.sqrt(squared) / share
     made = SmoothedImage(out, noise, reach_y, reach_x)
     for side in (slice(0, reach_y), slice(out.shape[0] - reach_y, None)):

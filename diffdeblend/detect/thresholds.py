@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from diffdeblend.background.clipped import clipped_statistics
 from diffdeblend.detect.smoothing import SmoothedImage
+from diffdeblend.segment.labels import LabelImage
 from diffdeblend.segment.runs import label_stack
 
 ThresholdType = Literal["pixel_stdev", "stdev", "variance", "value"]
@@ -28,11 +29,17 @@ class Above(NamedTuple):
     """Connected pixels above a threshold.
 
     - `labels`: 1, 2, ... in the order of their first pixels, shape `(y, x)`.
-    - `areas`: pixels of each label.
+    - `areas`: pixels of each label. `boxes`: of each, as in `LabelImage`.
     """
 
     labels: Int[np.ndarray, "y x"]
     areas: Int[np.ndarray, "label"]
+    boxes: Int[np.ndarray, "label 4"]
+
+    @property
+    def label_image(self) -> LabelImage:
+        """The same as a label image."""
+        return LabelImage.from_components(self.labels, self.areas, self.boxes)
 
 
 def threshold_level(
@@ -84,7 +91,7 @@ def connected_above(
     """
     above = values >= threshold
     found = label_stack(above[None], min_pixels, 8)
-    labels, areas = found.labels[0], found.areas
+    labels, areas, boxes = found.labels[0], found.areas, found.boxes
     if include_multiplier > 1 and areas.size:
         place = np.flatnonzero(labels)
         level = threshold if threshold.size == 1 else threshold.reshape(-1)[place]
@@ -93,5 +100,5 @@ def connected_above(
         kept[labels.reshape(-1)[place[bright]]] = True
         number = np.cumsum(kept, dtype=np.int32) * kept
         labels = number[labels]
-        areas = areas[kept[1:]]
-    return Above(labels, areas)
+        areas, boxes = areas[kept[1:]], boxes[kept[1:]]
+    return Above(labels, areas, boxes)
