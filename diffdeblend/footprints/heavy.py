@@ -1,15 +1,43 @@
 """A footprint with the values of its pixels."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints.footprint import Footprint
+from diffdeblend.footprints.ragged import RaggedSpans, ranges
 from diffdeblend.footprints.spans import SpanSet
 from diffdeblend.segment.boxes import BoundingBox
+
+
+class Pixels(NamedTuple):
+    """Values of pixels in one band, shape `(pixel,)` each, and the names of the mask's bits."""
+
+    image: Float[np.ndarray, "pixel"]
+    mask: Int[np.ndarray, "pixel"]
+    variance: Float[np.ndarray, "pixel"]
+    planes: tuple[str, ...]
+
+    def at(self, key: Any) -> "Pixels":
+        """Some of the pixels."""
+        return Pixels(self.image[key], self.mask[key], self.variance[key], self.planes)
+
+    @classmethod
+    def joined(cls, several: "list[Pixels]") -> "Pixels":
+        """One after the other.
+
+        **Raises:** `ValueError` if the bits of the masks have other names.
+        """
+        if len({one.planes for one in several}) > 1:
+            raise ValueError("`footprints` have masks whose bits have different names.")
+        image, mask, variance = (
+            np.concatenate(column) for column in list(zip(*several, strict=True))[:3]
+        )
+        return cls(image, mask, variance, several[0].planes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,14 +82,19 @@ class HeavyFootprint(Footprint):
         """
         image = np.asarray(image)
         y, x = _places(footprint.spans, image.shape)
-        taken = []
-        for name, plane, kind in (("mask", mask, np.int32), ("variance", variance, image.dtype)):
+        for name, plane in (("mask", mask), ("variance", variance)):
             if plane is not None and np.shape(plane) != image.shape:
                 raise ValueError(
                     f"`{name}` needs the shape of `image`, {image.shape}; got {np.shape(plane)}."
                 )
-            taken.append(np.zeros(len(y), kind) if plane is None else np.asarray(plane)[y, x])
-        return cls(footprint.spans, footprint.peaks, footprint.region, image[y, x], *taken, planes)
+        bits = np.zeros(len(y), np.int32) if mask is None else np.asarray(mask)[y, x]
+        noise = np.zeros(len(y), image.dtype) if variance is None else np.asarray(variance)[y, x]
+        return cls.from_pixels(footprint, Pixels(image[y, x], bits, noise, planes))
+
+    @classmethod
+    def from_pixels(cls, footprint: Footprint, pixels: Pixels) -> "HeavyFootprint":
+        """A footprint with the values of its pixels."""
+        return cls(footprint.spans, footprint.peaks, footprint.region, *pixels)
 
     @classmethod
     def from_exposure(
@@ -73,13 +106,23 @@ class HeavyFootprint(Footprint):
         without `band` for an exposure of several.
         """
         k = band_of(exposure, band)
-        planes = (np.asarray(exposure.image[k]), exposure.variance[k], exposure.mask[k])
-        return cls.from_arrays(footprint, *planes, exposure.header.mask_planes)
+        y, x = footprint.spans.indices(exposure.shape)
+        image, mask, variance = (
+            np.asarray(plane)[k, y, x]
+            for plane in (exposure.image, exposure.mask, exposure.variance)
+        )
+        planes = exposure.header.mask_planes
+        return cls.from_pixels(footprint, Pixels(image, mask, variance, planes))
 
     @property
     def is_heavy(self) -> bool:
         """Whether it has pixel values."""
         return True
+
+    @property
+    def pixels(self) -> Pixels:
+        """All values together."""
+        return Pixels(self.image, self.mask, self.variance, self.planes)
 
     @property
     def mask_bits(self) -> int:
@@ -114,19 +157,7 @@ class HeavyFootprint(Footprint):
 
         **Raises:** `ValueError` if the footprint reaches beyond it.
         """
-        if not isinstance(into, Exposure):
-            out = np.array(into)
-            out[_places(self.spans, out.shape)] = self.image
-            return out
-        k = band_of(into, band)
-        place = (k, *_places(self.spans, into.shape))
-        planes = []
-        for name in ("image", "variance", "mask"):
-            # On the host: a scatter compiled for each number of pixels would take longer.
-            plane = np.array(getattr(into, name))
-            plane[place] = getattr(self, name)
-            planes.append(plane)
-        return with_pixels(into, *planes)
+        return inserted(self.pixels, self.spans, into, band)
 
     def dot(self, other: "HeavyFootprint") -> float:
         """Sum over common pixels of the product of both images; 0 if there are none."""
@@ -145,27 +176,27 @@ class HeavyFootprint(Footprint):
         if self.planes != other.planes:
             raise ValueError(f"`other` needs the planes {self.planes}; got {other.planes}.")
         spans = self.spans.union(other.spans)
-        kept = Footprint(spans, self.peaks.joined(other.peaks).sorted(), self.region)
+        peaks = self.peaks.joined(other.peaks).sorted()
         made = []
         for name in ("image", "mask", "variance"):
-            values = np.zeros(spans.area, np.result_type(getattr(self, name), getattr(other, name)))
+            mine, theirs = getattr(self, name), getattr(other, name)
+            values = np.zeros(spans.area, np.result_type(mine, theirs))
+            values[places_in(spans, self.spans)] = mine
+            place = places_in(spans, other.spans)
             add = np.bitwise_or if name == "mask" else np.add
-            for one in (self, other):
-                place = places_in(spans, one.spans)
-                values[place] = add(values[place], getattr(one, name))
+            values[place] = add(values[place], theirs)
             made.append(values)
-        return HeavyFootprint(kept.spans, kept.peaks, kept.region, *made, self.planes)
+        image, mask, variance = made
+        pixels = Pixels(image, mask, variance, self.planes)
+        return HeavyFootprint.from_pixels(Footprint(spans, peaks, self.region), pixels)
 
     def on(self, spans: SpanSet) -> "HeavyFootprint":
         """A part of its pixels with their values; peaks that are not there go.
 
         **Raises:** `ValueError` if some of `spans` are not its own.
         """
-        place = self._places_of(spans)
-        return HeavyFootprint(
-            *(spans, self._peaks_on(spans), self.region),
-            *(self.image[place], self.mask[place], self.variance[place], self.planes),
-        )
+        pixels = self.pixels.at(self._places_of(spans))
+        return HeavyFootprint.from_pixels(super().on(spans), pixels)
 
     def light(self) -> Footprint:
         """The same pixels and peaks without values."""
@@ -213,9 +244,7 @@ def places_in(whole: SpanSet, part: SpanSet) -> Int[np.ndarray, "pixel"]:
         raise ValueError("`spans` must be pixels of the footprint; some are not.")
     length = (whole.x1 - whole.x0 + 1).astype(np.int64)
     first = (np.cumsum(length) - length)[span] + part.x0 - whole.x0[span]
-    n = (part.x1 - part.x0 + 1).astype(np.int64)
-    before = np.cumsum(n) - n
-    return np.arange(int(n.sum())) + np.repeat(first - before, n)
+    return ranges(first, (part.x1 - part.x0 + 1).astype(np.int64))
 
 
 def band_of(exposure: Exposure, band: str | None) -> int:
@@ -230,15 +259,25 @@ def band_of(exposure: Exposure, band: str | None) -> int:
     return 0
 
 
-def with_pixels(exposure: Exposure, image: Any, variance: Any, mask: Any) -> Exposure:
-    """The exposure with other numbers in its three planes."""
-    import jax.numpy as jnp
+def inserted(pixels: Pixels, spans: SpanSet | RaggedSpans, into: Any, band: str | None) -> Any:
+    """An image or an exposure with other pixels; see `HeavyFootprint.insert`."""
+    if not isinstance(into, Exposure):
+        out = np.array(into)
+        out[_places(spans, out.shape)] = pixels.image
+        return out
+    k = band_of(into, band)
+    place = (k, *_places(spans, into.shape))
+    planes = []
+    for name in ("image", "variance", "mask"):
+        # On the host: a scatter compiled for each number of pixels would take longer.
+        plane = np.array(getattr(into, name))
+        plane[place] = getattr(pixels, name)
+        planes.append(jnp.asarray(plane))
+    image, variance, mask = planes
+    return Exposure(image, variance, mask, into.psf, into.header, into.noise_correlation)
 
-    planes = [jnp.asarray(one) for one in (image, variance, mask)]
-    return Exposure(*planes, exposure.psf, exposure.header, exposure.noise_correlation)
 
-
-def _places(spans: SpanSet, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _places(spans: SpanSet | RaggedSpans, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     if len(shape) != 2:
         raise ValueError(f"`image` needs shape (y, x); got {shape}.")
     return spans.indices((shape[0], shape[1]))

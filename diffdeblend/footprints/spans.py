@@ -170,15 +170,24 @@ class SpanSet:
     def contains(self, x: Any, y: Any) -> Bool[np.ndarray, "..."]:
         """Whether the pixels `x`, `y` are in the set; of a position, the pixel it is on."""
         x, y = (np.floor(np.asarray(one, float) + 0.5).astype(np.int64) for one in (x, y))
+        x, y = np.broadcast_arrays(x, y)
+        return (self.span_of(x.reshape(-1), y.reshape(-1)) >= 0).reshape(x.shape)
+
+    def span_of(
+        self, x: Int[np.ndarray, "point"], y: Int[np.ndarray, "point"]
+    ) -> Int[np.ndarray, "point"]:
+        """Place of the span that each pixel is in; -1 if it is in none."""
+        out = np.full(len(x), -1, np.int64)
         if not self:
-            return np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+            return out
         box = self.bbox
         near = (x >= box.ixmin) & (x < box.ixmax) & (y >= box.iymin) & (y < box.iymax)
         frame = lines.frame_of(self.arrays)
         start, stop = frame.onto(*self.arrays)
-        at = frame.onto(y, x, x)[0]
+        at = frame.onto(y[near], x[near], x[near])[0]
         place = np.searchsorted(start, at, side="right") - 1
-        return near & (at < stop[place])
+        out[near] = np.where(at < stop[place], place, -1)
+        return out
 
     def overlaps(self, other: "SpanSet") -> bool:
         """Whether the two have a pixel in common."""

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from diffdeblend.noise import correlated_noise
+
 NOISES = ("all", "background", "galaxy", "none")
 
 # Below so many electrons counts are drawn from Poisson's law itself; from there on a Gaussian has
@@ -51,7 +53,7 @@ def draw_noise(
     belongs to no noise at all: its power spectrum is negative somewhere.
     """
     if correlation is not None:
-        return np.sqrt(rate) * _coloured(rate.shape, correlation, rng, dip)
+        return np.sqrt(rate) * correlated_noise(rate.shape, correlation, rng, dip=dip)
     noise = rng.standard_normal(rate.shape, dtype=np.float32)
     noise *= np.sqrt(rate)
     # Pixel by pixel, so that a band with a dark sky and a bright star has both laws.
@@ -59,37 +61,3 @@ def draw_noise(
     if few.any():
         noise[few] = rng.poisson(rate[few]) - rate[few]
     return noise
-
-
-def _coloured(
-    shape: tuple[int, ...],
-    correlation: Float[np.ndarray, "band h w"],
-    rng: np.random.Generator,
-    dip: float,
-) -> Float[np.ndarray, "band y x"]:
-    """Gaussian noise of unit variance with this autocovariance."""
-    stamp = np.asarray(correlation, dtype=float)
-    n_bands, ny, nx = shape
-    if stamp.ndim != 3 or len(stamp) != n_bands or not (stamp.shape[1] % 2 and stamp.shape[2] % 2):
-        raise ValueError(
-            f"`correlation` needs shape ({n_bands}, h, w) with odd h and w; got {stamp.shape}."
-        )
-    height, width = stamp.shape[1:]
-    if not np.allclose(stamp[:, height // 2, width // 2], 1):
-        raise ValueError("`correlation` must be 1 in the middle of every band.")
-    # Wide enough that the far sides of the stamp do not know of each other.
-    wide = np.zeros((n_bands, ny + height, nx + width))
-    wide[:, :height, :width] = stamp
-    wide = np.roll(wide, (-(height // 2), -(width // 2)), axis=(1, 2))
-    power = np.fft.rfft2(wide).real
-    if (power < -dip * power.max(axis=(1, 2), keepdims=True)).any():
-        raise ValueError(
-            "`correlation` is none of any noise: its power spectrum is negative at some frequency."
-        )
-    power = np.maximum(power, 0)
-    # Without what was below zero there would be too much of it.
-    full = np.fft.fft2(wide).real
-    power /= np.maximum(full, 0).mean(axis=(1, 2), keepdims=True)
-    white = rng.standard_normal(wide.shape)
-    drawn = np.fft.irfft2(np.fft.rfft2(white) * np.sqrt(power), s=wide.shape[1:], axes=(1, 2))
-    return drawn[:, :ny, :nx].astype(np.float32)
