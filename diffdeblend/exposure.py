@@ -14,7 +14,15 @@ from diffdeblend.header import STANDARD_PLANES as STANDARD_PLANES
 from diffdeblend.header import Header as Header
 from diffdeblend.header import Numbers as Numbers
 from diffdeblend.noise import checked_noise_correlation
-from diffdeblend.planes import as_int32, excluded_bits, excluded_planes, mask_bits, with_plane
+from diffdeblend.planes import (
+    as_int32,
+    excluded_bits,
+    excluded_planes,
+    mask_bits,
+    named_bits,
+    with_plane,
+    without_name,
+)
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.sky import local_jacobian
 
@@ -125,12 +133,45 @@ class Exposure(eqx.Module):
             )
         planes, bit = with_plane(self.header.mask_planes, plane)
         mask = jnp.where(flagged[None] if flagged.ndim == 2 else flagged, as_int32(1 << bit), 0)
+        return self._with_bits(self.mask | mask, planes)
+
+    @property
+    def plane_bits(self) -> dict[str, int]:
+        """Of each mask plane, its bit: 0, 1, ...; its value in the mask is 2 to that power."""
+        return {plane: bit for bit, plane in enumerate(self.header.mask_planes)}
+
+    def mask_value(self, planes: Sequence[str] | str) -> int:
+        """The bits of some planes as one number, by which to test `mask`.
+
+        **Raises:** `ValueError` for an unknown plane.
+        """
+        return named_bits(planes, self.header.mask_planes)
+
+    def clear_mask(self, planes: Sequence[str] | str | None = None) -> "Exposure":
+        """The exposure with no pixel on these planes; None: on any. The planes stay known.
+
+        **Raises:** `ValueError` for an unknown plane.
+        """
+        if planes is None:
+            return self._with_bits(jnp.zeros_like(self.mask), self.header.mask_planes)
+        kept = as_int32(0xFFFFFFFF ^ self.mask_value(planes))
+        return self._with_bits(self.mask & kept, self.header.mask_planes)
+
+    def without_plane(self, plane: str) -> "Exposure":
+        """The exposure with a plane cleared and its name gone; other planes keep their bits.
+
+        The last plane frees its bit; the bit of another is called `BIT<k>` from then on.
+
+        **Raises:** `ValueError` for an unknown plane.
+        """
+        cleared = self.clear_mask(plane)
+        return cleared._with_bits(cleared.mask, without_name(self.header.mask_planes, plane))
+
+    def _with_bits(self, mask: Array, planes: tuple[str, ...]) -> "Exposure":
         # The same header where it can be: another one makes jit compile again.
         known = planes == self.header.mask_planes
         header = self.header if known else replace(self.header, mask_planes=planes)
-        return Exposure(
-            self.image, self.variance, self.mask | mask, self.psf, header, self.noise_correlation
-        )
+        return Exposure(self.image, self.variance, mask, self.psf, header, self.noise_correlation)
 
     def with_noise_correlation(self, noise_correlation: Numbers | None) -> "Exposure":
         """The exposure with another correlation of the noise; see `make_exposure`.

@@ -75,6 +75,27 @@ def with_plane(planes: tuple[str, ...], plane: str) -> tuple[tuple[str, ...], in
     return planes, planes.index(plane)
 
 
+def without_name(planes: tuple[str, ...], plane: str) -> tuple[str, ...]:
+    """The planes without one of them; the others keep their places."""
+    if plane == planes[-1]:
+        return planes[:-1]
+    planes = tuple(f"BIT{bit}" if name == plane else name for bit, name in enumerate(planes))
+    check_planes(planes)
+    return planes
+
+
+def named_bits(names: Sequence[str] | str, planes: tuple[str, ...]) -> int:
+    """The bits of some planes as one number.
+
+    **Raises:** `ValueError` for a name that is no plane.
+    """
+    asked = (names,) if isinstance(names, str) else tuple(names)
+    unknown = [name for name in asked if name not in planes]
+    if unknown:
+        raise ValueError(f"`planes` must be among the mask planes {planes}; got {unknown}.")
+    return sum(1 << planes.index(name) for name in set(asked))
+
+
 def excluded_planes(excluded: Sequence[str] | None, planes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of planes that spoil a pixel; the usual ones for None.
 

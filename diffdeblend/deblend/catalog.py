@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from diffdeblend import __version__
 from diffdeblend.exposure import Header
 from diffdeblend.header import flux_unit
+from diffdeblend.quantities.magnitudes import magnitudes as magnitudes
 from diffdeblend.sky import local_jacobian, sky_positions
 
 # Standard deviation of an angle that may be anything within 180 degrees: none is known worse.
 _UNKNOWN_ANGLE = 180 / np.sqrt(12)
-_MAGNITUDE = 2.5 / np.log(10)
 _COUNTS = u.dimensionless_unscaled
 
 
@@ -212,14 +212,6 @@ def _light(sources: Sources, header: Header) -> Iterator[Column]:
                 _COUNTS,
                 f"Share of the flux in {band} that is in the bulge; NaN without a bulge",
             )
-
-
-def magnitudes(
-    flux: Float[np.ndarray, "*s"], error: Float[np.ndarray, "*s"], zero_point: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """AB magnitudes and their errors to first order; NaN where the flux is not positive."""
-    safe = np.where(flux > 0, flux, np.nan).astype(float)
-    return zero_point - 2.5 * np.log10(safe), _MAGNITUDE * error / safe
 
 
 def _shapes(sources: Sources, header: Header) -> Iterator[Column]:

@@ -182,6 +182,17 @@ class FootprintSet:
         made = FootprintSet._assembled(self.spans, peaks, owner, self.region)
         return replace(self, peaks=made.peaks, peak_ends=made.peak_ends)
 
+    def with_spans(self, spans: RaggedSpans) -> "FootprintSet":
+        """As many footprints of other pixels; peaks that are not on theirs go.
+
+        **Raises:** `ValueError` for another number of sets, or heavy footprints.
+        """
+        self._check_light()
+        if len(spans) != len(self):
+            raise ValueError(f"`spans` needs {len(self)} sets of spans; got {len(spans)}.")
+        made = replace(self, spans=spans)
+        return made._with_some_peaks(spans.holds(self.peaks.x, self.peaks.y, self.peak_owner))
+
     def to_labels(self) -> LabelImage:
         """Label k + 1 where footprint k is; where several are, the last of them.
 
@@ -240,7 +251,8 @@ class FootprintSet:
         """
         self._check_light()
         box = self.region if box is None else _box(box)
-        return self._with_spans(self.spans.clipped(box))._with_some_peaks(_inside(self.peaks, box))
+        made = replace(self, spans=self.spans.clipped(box))
+        return made._with_some_peaks(_inside(self.peaks, box))
 
     def dilate(
         self,
@@ -261,7 +273,7 @@ class FootprintSet:
         """
         self._check_light()
         if not combined:
-            made = self._with_spans(self.spans.dilate(radius, stencil))
+            made = replace(self, spans=self.spans.dilate(radius, stencil))
             return made.clipped() if clip else made
         spans = self.spans.union().dilate(radius, stencil)
         return self._joined(spans.clipped(self.region) if clip else spans, connectivity)
@@ -290,11 +302,7 @@ class FootprintSet:
         **Raises:** `ValueError` for another stencil or radius, or heavy footprints.
         """
         self._check_light()
-        made = self._with_spans(self.spans.erode(radius, stencil))
-        return made._with_some_peaks(made.spans.holds(self.peaks.x, self.peaks.y, self.peak_owner))
-
-    def _with_spans(self, spans: RaggedSpans) -> "FootprintSet":
-        return replace(self, spans=spans)
+        return self.with_spans(self.spans.erode(radius, stencil))
 
     def _with_some_peaks(self, kept: np.ndarray) -> "FootprintSet":
         ends = ends_of(np.bincount(self.peak_owner[kept], minlength=len(self)))

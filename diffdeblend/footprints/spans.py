@@ -165,7 +165,7 @@ class SpanSet:
         y, n = self.y.astype(np.int64) - box.iymin, b - a + 1
         sx = (a + b) * n // 2
         sxx = (b * (b + 1) * (2 * b + 1) - (a - 1) * a * (2 * a - 1)) // 6
-        return tuple(int(s.sum()) for s in (n, sx, y * n, sxx, y * y * n, y * sx))
+        return tuple(_total(s) for s in (n, sx, y * n, sxx, y * y * n, y * sx))
 
     def contains(self, x: Any, y: Any) -> Bool[np.ndarray, "..."]:
         """Whether the pixels `x`, `y` are in the set; of a position, the pixel it is on."""
@@ -313,6 +313,11 @@ def _box(box: tuple[int, ...]) -> tuple[int, int, int, int]:
         )
     x0, x1, y0, y1 = (int(end) for end in box)
     return x0, x1, y0, y1
+
+
+def _total(values: np.ndarray) -> int:
+    """A sum that may be more than 64 bits hold, as that of x^2 over a large image."""
+    return (int((values >> 24).sum()) << 24) + int((values & 0xFFFFFF).sum())
 
 
 def _int32(values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ class SourceStamp(eqx.Module):
     - `mask`: bit planes, int32.
     - `inside`: the pixel is on the image.
     - `footprint`: the pixel belongs to the source.
-    - `psf`: at the place of the source, `(k, l)`, odd, of unit sum, centre in the middle pixel.
+    - `psf`: at the place of the source, `(k, l)`, odd, of unit sum, centre in the middle pixel;
+        may be one for many sources.
     - `x`, `y`: of the peak, in pixels of the stamp; any real numbers.
     - `x0`, `y0`: place of the first pixel in the image, int32.
     - `planes`: names of bit 0, 1, ... of the mask; static.
@@ -30,7 +31,7 @@ class SourceStamp(eqx.Module):
     mask: Int[Array, "*n h w"]
     inside: Bool[Array, "*n h w"]
     footprint: Bool[Array, "*n h w"]
-    psf: Float[Array, "*n k l"]
+    psf: Float[Array, "*m k l"]
     x: Float[Array, "*n"]
     y: Float[Array, "*n"]
     x0: Int[Array, "*n"]
@@ -140,7 +141,7 @@ def cut_stamps(
     The pixel that a position lies on is at index `size // 2`. A position that is not finite, or so
     far off the image that its stamp would not meet it, has a stamp with no pixel inside.
 
-    - `psf`: one image for all or one a source.
+    - `psf`: one image for all, `(k, l)`, which it stays; or one a source.
     - `labels`, `label`: a label image, and which label is the source's: its footprint. Without
         them the footprint is a disc of the noise-equivalent area of the PSF (two standard
         deviations of a Gaussian in radius).
@@ -152,9 +153,8 @@ def cut_stamps(
     x, y, psf = np.asarray(x, float), np.asarray(y, float), np.asarray(psf)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"`x` and `y` need one shape (source,); got {x.shape} and {y.shape}.")
-    if psf.ndim == 2:
-        psf = np.broadcast_to(psf, (len(x), *psf.shape))
-    if psf.ndim != 3 or len(psf) != len(x) or 0 in (psf.shape[1] % 2, psf.shape[2] % 2):
+    each = psf.ndim == 3 and len(psf) == len(x)
+    if not (each or psf.ndim == 2) or 0 in (psf.shape[-2] % 2, psf.shape[-1] % 2):
         raise ValueError(
             f"`psf` needs shape (k, l) or ({len(x)}, k, l), k and l odd; got {psf.shape}."
         )
@@ -177,13 +177,13 @@ def cut_stamps(
     if labels is None:
         footprint = _discs(middle, psf, size)
     else:
-        if label is None or np.shape(label) != x.shape or np.shape(labels) != shape:
+        segments, own = np.asarray(labels), np.asarray(label)
+        if own.shape != x.shape or segments.shape != shape:
             raise ValueError(
                 f"`labels` and `label` need shapes {shape} and {x.shape}; "
-                f"got {np.shape(labels)} and {np.shape(label)}."
+                f"got {segments.shape} and {own.shape}."
             )
-        wide = np.pad(np.asarray(labels), pad)
-        footprint = cut(wide) == np.asarray(label)[:, None, None]
+        footprint = cut(np.pad(segments, pad)) == own[:, None, None]
     dtype = planes.image.dtype
     arrays: dict[str, Any] = {
         "image": cut(planes.image),
@@ -202,9 +202,10 @@ def cut_stamps(
 
 def _discs(middle: tuple, psf: np.ndarray, size: int) -> Bool[np.ndarray, "source h w"]:
     """Discs of the noise-equivalent area of the PSF, and at least the middle pixel."""
-    power = np.einsum("nij,nij->n", psf, psf)
-    light = psf.sum(axis=(1, 2))
+    power = np.einsum("...ij,...ij->...", psf, psf)
+    light = psf.sum(axis=(-2, -1))
     radius2 = light**2 / np.maximum(power, np.finfo(np.float32).tiny) / np.pi
+    radius2 = np.broadcast_to(np.maximum(radius2, 0.5), len(middle[0]))
     steps = np.arange(size)
     dx, dy = (steps - m[:, None] for m in middle)
-    return dx[:, None] ** 2 + dy[:, :, None] ** 2 <= np.maximum(radius2, 0.5)[:, None, None]
+    return dx[:, None] ** 2 + dy[:, :, None] ** 2 <= radius2[:, None, None]
