@@ -75,7 +75,9 @@ def centroid(
         shorter = jnp.minimum(1.0, _LONGEST * width / length)
         return (x + shorter * dx, y + shorter * dy, length), None
 
-    (at_x, at_y, last), _ = jax.lax.scan(step, (at_x, at_y, jnp.full_like(width, jnp.inf)), None, length=_STEPS)
+    (at_x, at_y, last), _ = jax.lax.scan(
+        step, (at_x, at_y, jnp.full_like(width, jnp.inf)), None, length=_STEPS
+    )
     # The step that carries the gradient; its matrix is that of the covariance, too.
     dx, dy, curve, peak = _newton(image, at_x, at_y, sigma, held=True)
     noise = power_sums(variance * _gaussian(variance.shape, at_x, at_y, width) ** 2, at_x, at_y, 2)

@@ -28,7 +28,9 @@ class Level(NamedTuple):
     n_pixels: Scalar
 
 
-def clipped_level(values: Float[Array, "h w"], used: Bool[Array, "h w"], sigma: float = 3.0) -> Level:
+def clipped_level(
+    values: Float[Array, "h w"], used: Bool[Array, "h w"], sigma: float = 3.0
+) -> Level:
     """Clipped mean of some pixels: first about the median, by the quartiles; then twice more.
 
     May be differentiated as the mean of the pixels that are kept. NaN from fewer than ten pixels.
