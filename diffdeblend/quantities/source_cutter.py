@@ -55,9 +55,7 @@ class SourceCutter:
         )
         if not isinstance(records, SourceRecords):
             return cls(planes, None, None)
-        replacer = replace_noise(
-            exposure, records, band=header.bands[band], noise=noise, seed=seed
-        )
+        replacer = replace_noise(exposure, records, band=header.bands[band], noise=noise, seed=seed)
         return cls(planes, replacer, records)
 
     def record_columns(self) -> dict[str, np.ndarray]:
@@ -71,9 +69,9 @@ class SourceCutter:
         """How far the footprint of each goes from its place along either axis, in pixels."""
         if self.records is None:
             return np.zeros(len(place))
-        boxes = np.array(
-            [_edges(one) for one in self.records.footprints], dtype=float
-        ).reshape(-1, 4)
+        boxes = np.array([_edges(one) for one in self.records.footprints], dtype=float).reshape(
+            -1, 4
+        )
         middle = np.where(np.isfinite(place), place, 0)
         over = np.hstack([middle - boxes[:, :2], boxes[:, 2:] - 1 - middle])
         return over.max(axis=1, initial=0.0)
