@@ -1,5 +1,6 @@
 """Columns of a wide catalogue by wildcards."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 def matching_columns(table: Any, *patterns: str) -> list[str]:
     """Names of the columns that fit any of the patterns, each once.
 
-    - `table`: an astropy table, or anything with `colnames`; or a list of names.
+    - `table`: an astropy table, or anything with `colnames`; a mapping, or a list of names.
     - `patterns`: `*` stands for any letters, `?` for one, `[gri]` for one of these; capital
         letters are as small ones. In the order of the patterns, and of the table within each.
 
@@ -31,8 +32,9 @@ def matching_columns(table: Any, *patterns: str) -> list[str]:
 def select_columns(table: Any, *patterns: str) -> Any:
     """A table with the columns that fit any of the patterns, as `select_columns(t, "*kron*")`.
 
-    See `matching_columns`.
+    See `matching_columns`. Of a mapping a dictionary comes back.
 
     **Raises:** `ValueError` for a pattern that fits no column.
     """
-    return table[matching_columns(table, *patterns)]
+    names = matching_columns(table, *patterns)
+    return {name: table[name] for name in names} if isinstance(table, Mapping) else table[names]

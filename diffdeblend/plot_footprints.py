@@ -101,7 +101,7 @@ def plot_family(
         raise ValueError(f"`id` must be of a source with children; {id} has none.")
     n = min(len(children), most)
     box = BoundingBox(*corners_of(parent.bbox, np.shape(image)))
-    axes = panels(on, in_rows(n + 1, columns), (_PANEL, _PANEL + 0.25))
+    axes = panels(on, in_rows(n + 1, columns), _panel_size(box))
     whole = _cut(np.where(parent.spans.to_mask(image.shape), image, np.nan), box)
     norm = normalisation(whole, stretch, "minmax")
     shown = {"norm": norm, "cmap": grey(), "extent": extent_of(*box)}
@@ -134,9 +134,11 @@ def plot_replacement(
     **Raises:** `ValueError` for an id that is not there.
     """
     frames = _frames(replacer, ids, box)
-    axes = panels(on, in_rows(len(frames.images), columns), (_PANEL, _PANEL + 0.25))
+    axes = panels(on, in_rows(len(frames.images), columns), _panel_size(frames.box))
     for one, image, title in zip(axes, frames.images, frames.titles, strict=True):
-        show_image(one, image, title, 8, norm=frames.norm, cmap=grey(), extent=frames.extent)
+        show_image(
+            one, image, title, 8, norm=frames.norm, cmap=grey(), extent=extent_of(*frames.box)
+        )
     return page_of(axes)
 
 
@@ -159,7 +161,7 @@ def replacement_film(
     page = page_of([axes])
     # A film needs a canvas with a clock, which a figure alone has not.
     FigureCanvasAgg(page)
-    shown = {"norm": frames.norm, "cmap": grey(), "extent": frames.extent}
+    shown = {"norm": frames.norm, "cmap": grey(), "extent": extent_of(*frames.box)}
     show_image(axes, frames.images[0], frames.titles[0], 9, **shown)
 
     def show(number: int) -> Any:
@@ -174,8 +176,7 @@ class _Frames:
     """What a film shows: images of one box with their titles, on one scale."""
 
     def __init__(self, images: list[np.ndarray], titles: list[str], box: BoundingBox):
-        self.images, self.titles = images, titles
-        self.extent = extent_of(*box)
+        self.images, self.titles, self.box = images, titles, box
         self.norm = normalisation(images[0], "asinh", "percentile")
 
 
@@ -203,3 +204,9 @@ def _frames(replacer: NoiseReplacer, ids: Sequence[int], box: Box) -> _Frames:
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     x0, x1, y0, y1 = box
     return image[y0:y1, x0:x1]
+
+
+def _panel_size(box: BoundingBox) -> tuple[float, float]:
+    """Inches of a panel, as tall as the box asks for; and a title."""
+    height, width = box.shape
+    return _PANEL, _PANEL * min(max(height / width, 0.4), 2.0) + 0.3

@@ -91,8 +91,8 @@ def plot_mask_planes(
         Those named later lie above.
     - `peaks`: red crosses: anything with pixels `x` and `y`, as `Peaks`, or with `peaks`, as a
         `FootprintSet`; or positions `(n, 2)`.
-    - `centres`: yellow circles: positions `(n, 2)` as x, y, or `SourceRecords`, whose children it
-        shows.
+    - `centres`: yellow circles: positions `(n, 2)` as x, y, or `SourceRecords`: the peaks of those
+        that were not taken apart further, children among them.
     - `box`, `stretch`, `interval`, `on`: as of `plot_images`. `opacity`: of the colours.
 
     **Raises:** `ValueError` for an unknown band or plane, or an opacity that is not in 0 to 1.
@@ -123,7 +123,7 @@ def plot_mask_planes(
             label=name,
         )
     mark(axes, positions_of(peaks), "+", PEAK)
-    mark(axes, _child_positions(centres), "o", CENTRE)
+    mark(axes, _leaf_positions(centres), "o", CENTRE)
     axes.set_xlim(x0 - 0.5, x1 - 0.5)
     axes.set_ylim(y0 - 0.5, y1 - 0.5)
     if colours:
@@ -159,8 +159,8 @@ def _plane_colours(
     }
 
 
-def _child_positions(centres: Any) -> Float[np.ndarray, "n 2"]:
+def _leaf_positions(centres: Any) -> Float[np.ndarray, "n 2"]:
     if not isinstance(centres, SourceRecords):
         return positions_of(centres)
-    own = centres.parent > 0
+    own = centres.is_leaf
     return np.stack([centres.peak_x[own], centres.peak_y[own]], axis=1).astype(float)

@@ -34,7 +34,8 @@ def normalisation(
     from astropy import visualization as shown
 
     stretches = {
-        "asinh": shown.AsinhStretch,
+        # Where white is the brightest pixel, most of the scale is for what is faint.
+        "asinh": lambda: shown.AsinhStretch(0.1 if interval == "zscale" else 0.02),
         "linear": shown.LinearStretch,
         "log": shown.LogStretch,
         "sqrt": shown.SqrtStretch,

@@ -107,7 +107,9 @@ def test_planes_lie_over_the_image(exposure, found, records):
         np.testing.assert_allclose(layer[0, 0, :3], to_rgb(PLANE_COLOURS[name]))
     crosses, circles = (np.asarray(one.get_offsets()) for one in axes.collections)
     assert {tuple(place) for place in crosses} == {(12, 9), (18, 11), (55, 36)}
-    assert {tuple(place) for place in circles} == {(12, 9), (18, 11)}
+    # The blend's children, and the source that is alone.
+    assert {tuple(place) for place in circles} == {(12, 9), (18, 11), (55, 36)}
+    assert len(circles) == 3
     assert drawn(page)
 
 
