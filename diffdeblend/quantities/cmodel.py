@@ -22,19 +22,21 @@ from diffdeblend.quantities.cmodel_amplitudes import (
     make_sums,
     shape_response,
 )
-from diffdeblend.quantities.cmodel_fit import (
-    Problem,
-    Settings,
-    Shape,
-    at_bound,
-    fit_shape,
-    make_problem,
+from diffdeblend.quantities.cmodel_fit import Shape, fit_shape
+from diffdeblend.quantities.cmodel_images import (
     profile_image,
     profile_images,
     shape_matrix,
     shape_numbers,
 )
-from diffdeblend.quantities.cmodel_profiles import DeVaucouleurs, Exponential, Profile
+from diffdeblend.quantities.cmodel_problem import (
+    STANDARD_SETTINGS,
+    Problem,
+    Settings,
+    at_bound,
+    make_problem,
+)
+from diffdeblend.quantities.cmodel_profiles import DE_VAUCOULEURS, EXPONENTIAL, Profile
 
 # Fewer pixels than this say nothing of an ellipse.
 _LEAST_PIXELS = 10
@@ -51,9 +53,9 @@ class CModelSettings:
         holds the source's own noise pulls fluxes down. Errors are right either way.
     """
 
-    exponential: Profile = Exponential()
-    de_vaucouleurs: Profile = DeVaucouleurs()
-    fit: Settings = Settings()
+    exponential: Profile = EXPONENTIAL
+    de_vaucouleurs: Profile = DE_VAUCOULEURS
+    fit: Settings = STANDARD_SETTINGS
     by_variance: bool = False
 
 
@@ -220,21 +222,21 @@ def forced_cmodel(
     sums = make_sums(jnp.stack([one, two, two - one]), problem, variance)
     if frac_dev is None:
         (flux, of_bulge), filters = best_amplitudes(sums, 0, 1, 2)
-        frac_dev = of_bulge / jnp.where(flux == 0, 1, flux)
+        share = of_bulge / jnp.where(flux == 0, 1, flux)
     else:
-        frac_dev = jnp.asarray(frac_dev, problem.data.dtype)
-        mix = jnp.stack([jnp.ones_like(frac_dev), frac_dev])
+        share = jnp.asarray(frac_dev, problem.data.dtype)
+        mix = jnp.stack([jnp.ones_like(share), share])
         mass = mix @ sums.gram[::2, ::2] @ mix
         filters = mix / jnp.where(mass > 0, mass, 1)
         flux = filters @ sums.data[::2]
-        of_bulge = flux * frac_dev
+        of_bulge = flux * share
     filters = jnp.stack([filters[0], 0, filters[1]])
     model = jnp.stack([flux, 0, of_bulge])
     unknown = jnp.where(empty, jnp.nan, 0).astype(flux.dtype)
     return ForcedCModel(
         flux + unknown,
         _error(filters, sums) + unknown,
-        frac_dev + unknown,
+        share + unknown,
         chi2(sums, model) + unknown,
         n_pixels,
         empty | ~jnp.isfinite(flux),

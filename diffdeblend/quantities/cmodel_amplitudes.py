@@ -7,16 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.fourier import EXACT
-from diffdeblend.quantities.cmodel_fit import (
-    Problem,
-    Settings,
-    at_bound,
-    prior_curvature,
-    solve3,
-)
-
-# An equal share of both where they cannot be told apart, as for a point.
-_RIDGE = 2e-6
+from diffdeblend.quantities.cmodel_fit import solve3
+from diffdeblend.quantities.cmodel_problem import Problem, Settings, at_bound, prior_curvature
 
 
 class Sums(NamedTuple):
