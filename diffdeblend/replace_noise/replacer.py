@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.footprints.heavy import HeavyFootprint, band_of, with_pixels
+from diffdeblend.footprints.heavy import HeavyFootprint, band_of
 from diffdeblend.footprints.records import SourceRecords
 from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.replace_noise.draw import draw_replacement
@@ -55,7 +56,7 @@ class NoiseReplacer:
             out = out.with_mask(plane, whole)
         images = np.array(self.original.image)
         images[self.band] = image
-        return with_pixels(out, images, out.variance, out.mask)
+        return _with_pixels(out, images, out.variance, out.mask)
 
     def insert(self, id: int) -> "NoiseReplacer":
         """With a source of this id in, and no other.
@@ -145,4 +146,10 @@ def _without(exposure: Exposure, plane: str, band: int) -> Exposure:
     bit = exposure.header.mask_planes.index(plane)
     mask = np.array(exposure.mask)
     mask[band] &= ~as_int32(1 << bit)
-    return with_pixels(exposure, exposure.image, exposure.variance, mask)
+    return _with_pixels(exposure, exposure.image, exposure.variance, mask)
+
+
+def _with_pixels(exposure: Exposure, image, variance, mask) -> Exposure:
+    """The exposure with other numbers in its three planes."""
+    planes = [jnp.asarray(one) for one in (image, variance, mask)]
+    return Exposure(*planes, exposure.psf, exposure.header, exposure.noise_correlation)
