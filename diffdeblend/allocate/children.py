@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.allocate.blends import OpenBlend
-from diffdeblend.footprints import HeavyFootprint, SourceRecords, SpanSet
+from diffdeblend.footprints import Footprint, HeavyFootprint, SpanSet
 
 
 class Child(NamedTuple):
@@ -23,7 +23,7 @@ class Child(NamedTuple):
 
 
 def child_of(
-    records: SourceRecords,
+    parent: Footprint,
     blend: OpenBlend,
     number: int,
     share: Float[np.ndarray, "y x"],
@@ -35,9 +35,9 @@ def child_of(
 ) -> Child:
     """The child of one peak: the image times its share, the variance times the share squared.
 
-    - `share`: in the box of the blend; the other arrays are of the whole image.
+    - `parent`: with the peak of that `number`; `share`: in the box of the blend.
+    - `image`, `variance`, `mask`: of the whole image.
     """
-    parent = records.footprints[blend.row]
     peak = parent.peaks[number]
     box = blend.box
     spans = SpanSet.from_mask(share > 0, (box.ixmin, box.iymin))

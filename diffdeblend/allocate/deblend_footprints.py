@@ -93,7 +93,17 @@ def deblend_footprints(
         is_point = points.is_point[blend.first : blend.first + blend.n_peaks]
         share, stray = _shares(blend, mine, is_point, stray_flux)
         own = [
-            child_of(records, blend, n, share[n], stray[n], image, variance, mask, planes)
+            child_of(
+                records.footprints[blend.row],
+                blend,
+                n,
+                share[n],
+                stray[n],
+                image,
+                variance,
+                mask,
+                planes,
+            )
             for n in range(blend.n_peaks)
         ]
         children += own
