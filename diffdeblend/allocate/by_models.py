@@ -107,7 +107,9 @@ def allocate_models(
         cut = np.where(np.isfinite(image[box.slices]), image[box.slices], 0)
         blend = OpenBlend(row, box, cut, cut, inside, x - box.ixmin, y - box.iymin, 0)
         for n in range(len(mine)):
-            child = child_of(source, blend, n, share[n], False, image, variance, mask, planes)
+            child = child_of(
+                source, blend, n, share[n], False, image, variance, mask, planes, doubt=0.0
+            )
             children.append(child.footprint)
             zero.append(child.zero_flux)
             parents.append(int(records.id[row]))

@@ -32,11 +32,16 @@ def child_of(
     variance: Float[np.ndarray, "y x"],
     mask: np.ndarray,
     planes: tuple[str, ...],
+    *,
+    doubt: float,
 ) -> Child:
-    """The child of one peak: the image times its share, the variance times the share squared.
+    """The child of one peak: the image times its share r, the variance times r^2 + d r (1 - r).
+
+    The second part is what is uncertain in the share itself: none where a source is alone.
 
     - `parent`: with the peak of that `number`; `share`: in the box of the blend.
     - `image`, `variance`, `mask`: of the whole image.
+    - `doubt`: d.
     """
     peak = parent.peaks[number]
     box = blend.box
@@ -49,7 +54,7 @@ def child_of(
     y, x = spans.indices()
     part = np.zeros(1, image.dtype) if empty else share[y - box.iymin, x - box.ixmin]
     value = np.where(part > 0, image[y, x], 0) * part
-    noise = variance[y, x] * (1 if empty else part**2)
+    noise = variance[y, x] * (1 if empty else part**2 + doubt * part * (1 - part))
     footprint = HeavyFootprint(
         *(spans, peak, parent.region),
         *(value.astype(image.dtype), mask[y, x], noise.astype(variance.dtype), planes),
