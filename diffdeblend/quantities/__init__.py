@@ -1,9 +1,20 @@
 """What is measured of a source on its stamp: one file a measurement."""
 
+from diffdeblend.quantities.aperture_correction import ApertureCorrection as ApertureCorrection
+from diffdeblend.quantities.aperture_correction import (
+    fit_aperture_correction as fit_aperture_correction,
+)
 from diffdeblend.quantities.aperture_flux import MeasureApertures as MeasureApertures
 from diffdeblend.quantities.aperture_flux import aperture_flux as aperture_flux
+from diffdeblend.quantities.blendedness import blendedness as blendedness
 from diffdeblend.quantities.centroid import centroid as centroid
 from diffdeblend.quantities.centroid import hold_centroid as hold_centroid
+from diffdeblend.quantities.cmodel import CModelSettings as CModelSettings
+from diffdeblend.quantities.cmodel import cmodel as cmodel
+from diffdeblend.quantities.cmodel import forced_cmodel as forced_cmodel
+from diffdeblend.quantities.extendedness import MeasureExtendedness as MeasureExtendedness
+from diffdeblend.quantities.extendedness import extendedness as extendedness
+from diffdeblend.quantities.extendedness import size_extendedness as size_extendedness
 from diffdeblend.quantities.gaussian_flux import gaussian_flux as gaussian_flux
 from diffdeblend.quantities.kron_flux import MeasureKron as MeasureKron
 from diffdeblend.quantities.kron_flux import ellipse_flux as ellipse_flux
@@ -13,6 +24,8 @@ from diffdeblend.quantities.local_background import (
 )
 from diffdeblend.quantities.magnitudes import magnitudes as magnitudes
 from diffdeblend.quantities.magnitudes import nanojanskys as nanojanskys
+from diffdeblend.quantities.measure_cmodel import MeasureCModel as MeasureCModel
+from diffdeblend.quantities.measure_cmodel import MeasureForcedCModel as MeasureForcedCModel
 from diffdeblend.quantities.measure_sources import measure_sources as measure_sources
 from diffdeblend.quantities.moments import adaptive_moments as adaptive_moments
 from diffdeblend.quantities.pixel_flags import MeasurePixelFlags as MeasurePixelFlags

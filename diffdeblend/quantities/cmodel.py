@@ -22,19 +22,21 @@ from diffdeblend.quantities.cmodel_amplitudes import (
     make_sums,
     shape_response,
 )
-from diffdeblend.quantities.cmodel_fit import (
-    Problem,
-    Settings,
-    Shape,
-    at_bound,
-    fit_shape,
-    make_problem,
+from diffdeblend.quantities.cmodel_fit import Shape, fit_shape
+from diffdeblend.quantities.cmodel_images import (
     profile_image,
     profile_images,
     shape_matrix,
     shape_numbers,
 )
-from diffdeblend.quantities.cmodel_profiles import DeVaucouleurs, Exponential, Profile
+from diffdeblend.quantities.cmodel_problem import (
+    STANDARD_SETTINGS,
+    Problem,
+    Settings,
+    at_bound,
+    make_problem,
+)
+from diffdeblend.quantities.cmodel_profiles import DE_VAUCOULEURS, EXPONENTIAL, Profile
 
 # Fewer pixels than this say nothing of an ellipse.
 _LEAST_PIXELS = 10
@@ -51,9 +53,9 @@ class CModelSettings:
         holds the source's own noise pulls fluxes down. Errors are right either way.
     """
 
-    exponential: Profile = Exponential()
-    de_vaucouleurs: Profile = DeVaucouleurs()
-    fit: Settings = Settings()
+    exponential: Profile = EXPONENTIAL
+    de_vaucouleurs: Profile = DE_VAUCOULEURS
+    fit: Settings = STANDARD_SETTINGS
     by_variance: bool = False
 
 
@@ -145,9 +147,7 @@ def cmodel(
     **Raises:** `ValueError` for shapes that do not go together.
     """
     problem, n_pixels, empty = _prepared(image, variance, good, psf, x, y, settings)
-    disc = fit_shape(
-        settings.exponential, settings.fit, problem, jnp.zeros(2, problem.data.dtype)
-    )
+    disc = fit_shape(settings.exponential, settings.fit, problem, jnp.zeros(2, problem.data.dtype))
     # A spheroid lies as the disc does, to begin with.
     lie = jax.lax.stop_gradient(disc.numbers[1:])
     bulge = fit_shape(settings.de_vaucouleurs, settings.fit, problem, lie)
@@ -222,21 +222,21 @@ def forced_cmodel(
     sums = make_sums(jnp.stack([one, two, two - one]), problem, variance)
     if frac_dev is None:
         (flux, of_bulge), filters = best_amplitudes(sums, 0, 1, 2)
-        frac_dev = of_bulge / jnp.where(flux == 0, 1, flux)
+        share = of_bulge / jnp.where(flux == 0, 1, flux)
     else:
-        frac_dev = jnp.asarray(frac_dev, problem.data.dtype)
-        mix = jnp.stack([jnp.ones_like(frac_dev), frac_dev])
+        share = jnp.asarray(frac_dev, problem.data.dtype)
+        mix = jnp.stack([jnp.ones_like(share), share])
         mass = mix @ sums.gram[::2, ::2] @ mix
         filters = mix / jnp.where(mass > 0, mass, 1)
         flux = filters @ sums.data[::2]
-        of_bulge = flux * frac_dev
+        of_bulge = flux * share
     filters = jnp.stack([filters[0], 0, filters[1]])
     model = jnp.stack([flux, 0, of_bulge])
     unknown = jnp.where(empty, jnp.nan, 0).astype(flux.dtype)
     return ForcedCModel(
         flux + unknown,
         _error(filters, sums) + unknown,
-        frac_dev + unknown,
+        share + unknown,
         chi2(sums, model) + unknown,
         n_pixels,
         empty | ~jnp.isfinite(flux),
@@ -247,9 +247,7 @@ def _prepared(
     image: Array, variance: Array, good: Array, psf: Array, x: Array, y: Array, s: CModelSettings
 ) -> tuple[Problem, Array, Array]:
     """The problem, its number of pixels, and whether these are too few."""
-    image, variance, good, psf, x, y = (
-        jnp.asarray(v) for v in (image, variance, good, psf, x, y)
-    )
+    image, variance, good, psf, x, y = (jnp.asarray(v) for v in (image, variance, good, psf, x, y))
     if image.ndim != 2 or not image.shape == variance.shape == good.shape:
         raise ValueError(
             "`image`, `variance` and `good` need one shape (y, x); "
@@ -262,7 +260,8 @@ def _prepared(
     dtype = jnp.result_type(image.dtype, jnp.float32)
     known = jnp.isfinite(x) & jnp.isfinite(y)
     x, y = (
-        jnp.where(known, v, n / 2).astype(dtype) for v, n in ((x, image.shape[1]), (y, image.shape[0]))
+        jnp.where(known, v, n / 2).astype(dtype)
+        for v, n in ((x, image.shape[1]), (y, image.shape[0]))
     )
     used = good & (variance > 0) & jnp.isfinite(variance) & jnp.isfinite(image)
     n_pixels = jnp.sum(used, dtype=jnp.int32)
@@ -302,6 +301,4 @@ def _profile_fit(slot: int, shape: Shape, sums: Sums) -> ProfileFit:
     xx, yy, xy = shape_matrix(shape.numbers)
     radius, e1, e2 = shape.numbers
     left = jnp.maximum(sums.power - flux * sums.data[row], 0)
-    return ProfileFit(
-        flux, jnp.exp(radius), e1, e2, xx, yy, xy, left, shape.steps, shape.converged
-    )
+    return ProfileFit(flux, jnp.exp(radius), e1, e2, xx, yy, xy, left, shape.steps, shape.converged)

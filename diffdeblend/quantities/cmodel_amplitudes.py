@@ -7,16 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.fourier import EXACT
-from diffdeblend.quantities.cmodel_fit import (
-    Problem,
-    Settings,
-    at_bound,
-    prior_curvature,
-    solve3,
-)
-
-# An equal share of both where they cannot be told apart, as for a point.
-_RIDGE = 2e-6
+from diffdeblend.quantities.cmodel_fit import solve3
+from diffdeblend.quantities.cmodel_problem import Problem, Settings, at_bound, prior_curvature
 
 
 class Sums(NamedTuple):
@@ -89,9 +81,7 @@ def best_amplitudes(sums: Sums, first: int, second: int, difference: int) -> Amp
     single = jnp.where(alone, jnp.stack([flux_one, 0]), jnp.stack([flux_other, flux_other]))
     filter_single = jnp.where(alone, jnp.stack([1 / mass, 0]), jnp.stack([1 / other, 1 / other]))
     mixed = (both[1] >= 0) & (both[1] <= both[0])
-    return Amplitudes(
-        jnp.where(mixed, both, single), jnp.where(mixed, filter_both, filter_single)
-    )
+    return Amplitudes(jnp.where(mixed, both, single), jnp.where(mixed, filter_both, filter_single))
 
 
 def shape_response(

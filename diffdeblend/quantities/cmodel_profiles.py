@@ -94,6 +94,7 @@ class Mixture:
 
 
 Profile = Exponential | DeVaucouleurs | Mixture
+EXPONENTIAL, DE_VAUCOULEURS = Exponential(), DeVaucouleurs()
 
 
 def _polynomial(t: Float[Array, "*n"], powers: np.ndarray) -> Float[Array, "*n"]:
