@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.allocate.blends import OpenBlend
-from diffdeblend.footprints import HeavyFootprint, SourceRecords, SpanSet
+from diffdeblend.footprints import Footprint, HeavyFootprint, SpanSet
 
 
 class Child(NamedTuple):
@@ -23,7 +23,7 @@ class Child(NamedTuple):
 
 
 def child_of(
-    records: SourceRecords,
+    parent: Footprint,
     blend: OpenBlend,
     number: int,
     share: Float[np.ndarray, "y x"],
@@ -32,12 +32,17 @@ def child_of(
     variance: Float[np.ndarray, "y x"],
     mask: np.ndarray,
     planes: tuple[str, ...],
+    *,
+    doubt: float,
 ) -> Child:
-    """The child of one peak: the image times its share, the variance times the share squared.
+    """The child of one peak: the image times its share r, the variance times r^2 + d r (1 - r).
 
-    - `share`: in the box of the blend; the other arrays are of the whole image.
+    The second part is what is uncertain in the share itself: none where a source is alone.
+
+    - `parent`: with the peak of that `number`; `share`: in the box of the blend.
+    - `image`, `variance`, `mask`: of the whole image.
+    - `doubt`: d.
     """
-    parent = records.footprints[blend.row]
     peak = parent.peaks[number]
     box = blend.box
     spans = SpanSet.from_mask(share > 0, (box.ixmin, box.iymin))
@@ -49,7 +54,7 @@ def child_of(
     y, x = spans.indices()
     part = np.zeros(1, image.dtype) if empty else share[y - box.iymin, x - box.ixmin]
     value = np.where(part > 0, image[y, x], 0) * part
-    noise = variance[y, x] * (1 if empty else part**2)
+    noise = variance[y, x] * (1 if empty else part**2 + doubt * part * (1 - part))
     footprint = HeavyFootprint(
         *(spans, peak, parent.region),
         *(value.astype(image.dtype), mask[y, x], noise.astype(variance.dtype), planes),

@@ -12,7 +12,7 @@ from diffdeblend.allocate.psf_test import fit_points
 
 # Fits side by side in one program, and for how many points at most each.
 _TOGETHER = 256
-_POINTS = (2, 4, 8, 16)
+_POINTS = (4, 16)
 # Fits that move the points; neighbours move with them from one to the next.
 _SWEEPS = 4
 # Farther than that from its peak, in pixels, it is another source that is fitted.

@@ -16,6 +16,8 @@ class CellLevels:
     - `level`, `std`: clipped mean and scatter, in the unit of the image, `(my, mx)`; NaN where a
         cell has no pixel to use.
     - `n`: pixels that clipping left; `n_used`: before clipping.
+    - `shift_y`, `shift_x`: mean place of the pixels in use, from the middle of the cell, in pixels:
+        where a mask is on one side of it, the level is that of the other side.
     - `edges_y`, `edges_x`: first row of each cell and the row after the last, likewise columns.
     """
 
@@ -23,6 +25,8 @@ class CellLevels:
     std: Float[np.ndarray, "my mx"]
     n: Int[np.ndarray, "my mx"]
     n_used: Int[np.ndarray, "my mx"]
+    shift_y: Float[np.ndarray, "my mx"]
+    shift_x: Float[np.ndarray, "my mx"]
     edges_y: Int[np.ndarray, "edge"]
     edges_x: Int[np.ndarray, "edge"]
 
@@ -30,6 +34,12 @@ class CellLevels:
     def shape(self) -> tuple[int, int]:
         """Pixels of the image along y and x."""
         return int(self.edges_y[-1]), int(self.edges_x[-1])
+
+    @property
+    def middles(self) -> tuple[Float[np.ndarray, "my"], Float[np.ndarray, "mx"]]:
+        """y and x of the middles of the cells, in pixels."""
+        y, x = (0.5 * (edges[:-1] + edges[1:] - 1) for edges in (self.edges_y, self.edges_x))
+        return y, x
 
     @property
     def area(self) -> Int[np.ndarray, "my mx"]:
@@ -57,6 +67,7 @@ def cell_levels(
     shape = len(edges_y) - 1, len(edges_x) - 1
     level, std = np.empty(shape), np.empty(shape)
     n, n_used = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    shift_y, shift_x = np.zeros(shape), np.zeros(shape)
     width = int(np.diff(edges_x).max())
 
     def measure(row: int) -> None:
@@ -69,7 +80,12 @@ def cell_levels(
                 rows[column, :, : right - left][hidden[top:bottom, left:right]] = np.nan
         flat = rows.reshape(shape[1], -1)
         level[row], std[row], n[row] = clip_rows_from_quartiles(flat)
-        n_used[row] = np.count_nonzero(np.isfinite(flat), axis=1)
+        good = np.isfinite(rows)
+        n_used[row] = np.count_nonzero(good, axis=(1, 2))
+        total = np.maximum(n_used[row], 1)
+        across, down = np.count_nonzero(good, axis=1), np.count_nonzero(good, axis=2)
+        shift_x[row] = across @ np.arange(width) / total - (np.diff(edges_x) - 1) / 2
+        shift_y[row] = down @ np.arange(bottom - top) / total - (bottom - top - 1) / 2
 
     in_threads(measure, list(range(shape[0])))
-    return CellLevels(level, std, n, n_used, edges_y, edges_x)
+    return CellLevels(level, std, n, n_used, shift_y, shift_x, edges_y, edges_x)

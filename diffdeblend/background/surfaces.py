@@ -1,6 +1,6 @@
 """Smooth surfaces through the levels of cells, and their sum: the sky as a list. Host side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from diffdeblend.polynomials import term_powers
 
 # Fewest nodes along an axis that each kind needs, and what stands in where there are fewer.
 _LEAST_NODES = {"akima": 5, "cubic": 3, "linear": 2, "constant": 1}
+# How often levels are moved to the middles of their cells: each time with a better slope.
+_MOVES = 3
 
 
 class Surface(Protocol):
@@ -83,28 +85,34 @@ def fit_chebyshev(cells: CellLevels, degree: int) -> ChebyshevSurface:
 
     The mean of each polynomial over a cell is compared with the level, not its value in the
     middle: cells of 128 pixels would leave 0.05 of a parabola of 10 over 1,024 pixels. With few
-    cells along an axis the degree is one less than these.
+    cells along an axis the degree along it is one less than these.
 
     **Raises:** `ValueError` if no cell has a level.
     """
     used = np.isfinite(cells.level)
     _check_some(used)
-    degree = min(degree, *(n - 1 for n in cells.level.shape))
     along = []
     for edges in (cells.edges_y, cells.edges_x):
         terms = _terms(int(edges[-1]), degree)
         along.append(np.add.reduceat(terms, edges[:-1], axis=0) / np.diff(edges)[:, None])
     mean_y, mean_x = along
-    design = np.stack(
-        [np.outer(mean_y[:, j], mean_x[:, i])[used] for i, j in term_powers(degree)], axis=1
-    )
+    my, mx = cells.level.shape
+    kept = np.array([i < mx and j < my for i, j in term_powers(degree)])
+    design = np.stack([np.outer(mean_y[:, j], mean_x[:, i]) for i, j in term_powers(degree)])[kept]
     variance = cells.std[used] ** 2 / np.maximum(cells.n[used], 1)
     # Cells without any scatter, as of an image without noise, weigh like the best of the others.
     floor = variance[variance > 0].min(initial=np.inf)
     variance = np.maximum(variance, floor if np.isfinite(floor) else 1.0)
     weight = 1 / np.sqrt(variance)
     weight /= weight.max()
-    found = np.linalg.lstsq(design * weight[:, None], cells.level[used] * weight, rcond=None)[0]
+    columns = design[:, used].T * weight[:, None]
+    found = np.zeros(len(kept))
+
+    def fit(level: np.ndarray) -> np.ndarray:
+        found[kept] = np.linalg.lstsq(columns, level[used] * weight, rcond=None)[0]
+        return np.tensordot(found[kept], design, 1)
+
+    _fit_moved(cells, fit)
     return ChebyshevSurface(found, degree, cells.shape)
 
 
@@ -121,9 +129,27 @@ def fit_cells(cells: CellLevels, kind: str = "akima", least: float = 0.02) -> Ce
     used = np.isfinite(cells.level)
     _check_some(used)
     well = used & (cells.n >= least * cells.area)
-    levels = np.where(well if well.any() else used, cells.level, np.nan)
-    y, x = (0.5 * (edges[:-1] + edges[1:] - 1) for edges in (cells.edges_y, cells.edges_x))
-    return CellSurface(fill_holes(levels[None])[0], y, x, cells.shape, kind)
+    well = well if well.any() else used
+    levels = _fit_moved(cells, lambda level: fill_holes(np.where(well, level, np.nan)[None])[0])
+    return CellSurface(levels, *cells.middles, cells.shape, kind)
+
+
+def _fit_moved(
+    cells: CellLevels, fit: Callable[[np.ndarray], np.ndarray]
+) -> Float[np.ndarray, "my mx"]:
+    """The levels that `fit` gives for those of cells, moved to their middles along its slope."""
+    mesh = fit(cells.level)
+    if not (cells.shift_y.any() or cells.shift_x.any()):
+        return mesh
+    for _ in range(_MOVES):
+        move = np.zeros(mesh.shape)
+        for axis, (at, shift) in enumerate(
+            zip(cells.middles, (cells.shift_y, cells.shift_x), strict=True)
+        ):
+            if len(at) > 1:
+                move += shift * np.gradient(mesh, at, axis=axis)
+        mesh = fit(cells.level - move)
+    return mesh
 
 
 def total_background(

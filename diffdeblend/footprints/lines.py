@@ -64,12 +64,26 @@ def pairs(a: Interval, b: Interval, slack: int = 0) -> tuple[Ints, Ints]:
     """
     first = np.searchsorted(b[1], a[0] - slack, side="right")
     last = np.searchsorted(b[0], a[1] + slack, side="left")
+    return _expanded(first, last)
+
+
+def overlapping(a: Interval, b: Interval) -> tuple[Ints, Ints]:
+    """As `pairs`, of intervals that may overlap among themselves; both sorted by their starts."""
+    first = np.searchsorted(b[0], a[0], side="left")
+    i, j = _expanded(first, np.searchsorted(b[0], a[1], side="left"))
+    # Those of which the one from `a` begins inside the one from `b`.
+    first = np.searchsorted(a[0], b[0], side="right")
+    k, m = _expanded(first, np.searchsorted(a[0], b[1], side="left"))
+    return np.concatenate([i, m]), np.concatenate([j, k])
+
+
+def _expanded(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """All pairs of a place and a number from its first to before its last."""
     count = np.maximum(last - first, 0)
-    end = np.cumsum(count)
-    total = int(end[-1]) if len(end) else 0
+    before = np.cumsum(count) - count
     return (
         np.repeat(np.arange(len(count)), count),
-        np.arange(total) + np.repeat(first - (end - count), count),
+        np.arange(int(count.sum())) + np.repeat(first - before, count),
     )
 
 

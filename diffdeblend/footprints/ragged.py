@@ -35,6 +35,13 @@ class RaggedSpans:
         return cls(y, x0, x1, ends_of(np.bincount(owner, minlength=n)))
 
     @classmethod
+    def of_any(cls, y: Any, x0: Any, x1: Any, owner: np.ndarray, n: int) -> "RaggedSpans":
+        """Spans in any order, overlapping or not, with the set of each, out of `n`."""
+        frame = lines.frame_of((y, x0, x1))
+        owner, y, x0, x1 = frame.back(*lines.merged(*frame.onto(y, x0, x1, owner)))
+        return cls(y, x0, x1, ends_of(np.bincount(owner, minlength=n)))
+
+    @classmethod
     def of_parts(cls, spans: SpanSet, connectivity: int) -> tuple["RaggedSpans", np.ndarray]:
         """The connected parts of one set, in raster order, and the part of each of its spans."""
         frame = lines.frame_of(spans.arrays)
@@ -167,9 +174,26 @@ class RaggedSpans:
         near[near] = (span >= 0) & (at < stop[span])
         return near
 
+    def overlaps(
+        self, other: "RaggedSpans"
+    ) -> tuple[Int[np.ndarray, "pair"], Int[np.ndarray, "pair"]]:
+        """Which sets have pixels in common: places here and in `other`, each pair once."""
+        frame = lines.frame_of(self.arrays, other.arrays)
+        (a, first), (b, second) = (_in_order(frame, one) for one in (self, other))
+        i, j = lines.overlapping(a, b)
+        pairs = np.unique(first[i] * len(other) + second[j])
+        return pairs // max(len(other), 1), pairs % max(len(other), 1)
+
     def _back(self, frame: lines.Frame, interval: lines.Interval) -> "RaggedSpans":
         owner, y, x0, x1 = frame.back(*interval)
         return RaggedSpans(y, x0, x1, ends_of(np.bincount(owner, minlength=len(self))))
+
+
+def _in_order(frame: lines.Frame, spans: RaggedSpans) -> tuple[lines.Interval, np.ndarray]:
+    """Spans of all sets by where they begin in the image, and the set of each."""
+    start, stop = frame.onto(*spans.arrays)
+    order = np.argsort(start, kind="stable")
+    return (start[order], stop[order]), spans.owner[order].astype(np.int64)
 
 
 def ends_of(counts: np.ndarray) -> Int[np.ndarray, "end"]:

@@ -184,7 +184,8 @@ class SourceRecords:
         peak_x, peak_y, n_peaks = _peaks(new)
         last = int(self.id.max(initial=0))
         n_child = self.n_child.copy()
-        np.add.at(n_child, np.array([self.row(one) for one in mother], int), 1)
+        order = np.argsort(self.id)
+        np.add.at(n_child, order[np.searchsorted(self.id, mother, sorter=order)], 1)
         names = dict.fromkeys((*self.flags, *(flags or {})))
         numbers = dict.fromkeys((*self.values, *(values or {})))
         return SourceRecords(
