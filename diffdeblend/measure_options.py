@@ -5,7 +5,7 @@ from typing import Any
 
 from diffdeblend.image_options import add_image, names
 
-DEBLENDINGS = ("symmetric", "scene", "none")
+DEBLENDINGS = ("scene", "symmetric", "none")
 KERNELS = ("gaussian", "psf", "none")
 THRESHOLDS = ("pixel_stdev", "stdev", "variance", "value")
 
@@ -50,8 +50,7 @@ def add_measure(commands: Any) -> None:
         "--priority",
         type=names,
         metavar="i,r,g",
-        help="order in which the bands say what there is. Default: the middle band first, then "
-        "those next to it",
+        help="order in which the bands say what there is, the deepest first. Default: as they come",
     )
     add(
         "--same",
@@ -122,9 +121,9 @@ def add_measure(commands: Any) -> None:
     add(
         "--deblending",
         choices=DEBLENDINGS,
-        default="symmetric",
-        help="how blends share their light: by symmetric templates in each band, by models fitted "
-        "to all bands, or not. Default: %(default)s",
+        default="scene",
+        help="how blends share their light: by models fitted to all bands at once, by symmetric "
+        "templates of each band, or not at all. Default: %(default)s",
     )
     add = parser.add_argument_group("what comes out").add_argument
     add(

@@ -5,15 +5,18 @@ state is touched.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import ArrayLike
 
-from diffdeblend.panels import COLOURS, INK, Canvas, label_axes, page_of, panels
+from diffdeblend.painter import by_wavelength
+from diffdeblend.panels import COLOURS, INK, Canvas, label_axes, new_figure, page_of, panels
 from diffdeblend.plot_psf import plot_magnitude_size
+from diffdeblend.quantities.magnitudes import MAGNITUDE, magnitudes
 
 if TYPE_CHECKING:
+    from astropy.table import Table
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -24,7 +27,7 @@ _SHOWN = (0.01, 0.99)
 
 def plot_colour_colour(
     magnitudes: Mapping[str, ArrayLike],
-    is_star: ArrayLike,
+    is_star: ArrayLike | None = None,
     errors: Mapping[str, ArrayLike] | None = None,
     *,
     bands: Sequence[str] = ("g", "r", "i"),
@@ -33,7 +36,8 @@ def plot_colour_colour(
     """Difference of the first two bands against that of the last two; stars red, galaxies black.
 
     - `magnitudes`: of each band, a value a source; those that are not finite are left out.
-    - `is_star`: booleans. `errors`: standard deviations of the magnitudes, drawn as bars.
+    - `is_star`: booleans; None where stars are not told from galaxies. `errors`: standard
+        deviations of the magnitudes, drawn as bars.
     - `bands`: three names: g - r against r - i. Four: g - r against i - z.
     - `on`: a figure to draw in, an axes, or None for a new figure.
 
@@ -53,7 +57,7 @@ def plot_colour_colour(
 
 def plot_colour_magnitude(
     magnitudes: Mapping[str, ArrayLike],
-    is_star: ArrayLike,
+    is_star: ArrayLike | None = None,
     errors: Mapping[str, ArrayLike] | None = None,
     *,
     colour: tuple[str, str] = ("g", "i"),
@@ -103,8 +107,7 @@ def plot_aperture_minus_kron(
     x = np.asarray(aperture, float)
     y = x - _column("kron", kron, len(x))
     bars = None if error is None else _column("error", error, len(x))
-    kind = np.zeros(len(x), bool) if is_star is None else is_star
-    _stars_and_galaxies(axes, (x, None), (y, bars), kind, named=is_star is not None)
+    _stars_and_galaxies(axes, (x, None), (y, bars), is_star)
     axes.axhline(0, color=INK, lw=0.6)
     if expected is not None:
         axes.axhline(expected, color=COLOURS[0], lw=1.0, label=f"a point: {expected:+.3f}")
@@ -141,14 +144,128 @@ def plot_star_candidates(
     return plot_magnitude_size(Table({"mag": mag, "size": size, **columns}), on=on)
 
 
+def best_flux(catalog: "Table") -> str:
+    """The measurement whose fluxes colours are best taken from: CModel's where there is one.
+
+    - `catalog`: of a `BandCatalog`.
+
+    **Raises:** `ValueError` for a table without fluxes.
+    """
+    bands = bands_of(catalog)
+    for name in ("cmodel", "kron", "psf"):
+        if f"{name}_flux_{bands[0]}" in catalog.colnames:
+            return name
+    raise ValueError("`catalog` has no column of fluxes, as psf_flux_<band>.")
+
+
+def bands_of(catalog: "Table") -> tuple[str, ...]:
+    """Names of the bands of a catalogue, in its order.
+
+    **Raises:** `ValueError` for a table that does not say them.
+    """
+    meta: Any = catalog.meta
+    if not meta.get("bands"):
+        raise ValueError("`catalog` must have its `bands` in `meta`, as that of a BandCatalog.")
+    return tuple(meta["bands"])
+
+
+def band_magnitudes(
+    catalog: "Table", flux: str = "cmodel"
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Magnitudes of a measurement in all bands, and their errors; NaN where there is no light.
+
+    Without zero points in the catalogue they are those of fluxes whose unit is magnitude 0.
+
+    - `flux`: name of the measurement: cmodel, psf, kron, aperture_12 ...
+
+    **Raises:** `ValueError` if the catalogue has no such fluxes.
+    """
+    values, errors = {}, {}
+    for band in bands_of(catalog):
+        name, _, radius = flux.partition("_")
+        tail = f"_{radius}" if radius else ""
+        of_flux = f"{name}_flux{tail}_{band}", f"{name}_flux{tail}_err_{band}"
+        known = f"{name}_mag{tail}_{band}", f"{name}_mag{tail}_err_{band}"
+        if known[0] in catalog.colnames:
+            values[band], errors[band] = (_numbers(catalog[one]) for one in known)
+        elif of_flux[0] in catalog.colnames:
+            light = (_numbers(catalog[one]) for one in of_flux)
+            values[band], errors[band] = magnitudes(*light, 0.0)
+        else:
+            raise ValueError(f"`catalog` has no column {of_flux[0]!r} of {flux!r} fluxes.")
+    return values, errors
+
+
+def good_sources(catalog: "Table", flux: str = "cmodel", snr: float = 10.0) -> np.ndarray:
+    """Rows for colours: not taken apart further, no flag of this flux, and enough S/N, everywhere.
+
+    - `flux`: as of `band_magnitudes`. `snr`: at least so many errors, in each band.
+
+    **Raises:** `ValueError` as `band_magnitudes`.
+    """
+    _, errors = band_magnitudes(catalog, flux)
+    good = np.asarray(catalog["deblend_n_child"]) == 0
+    for band, error in errors.items():
+        with np.errstate(invalid="ignore"):
+            good &= error < MAGNITUDE / snr
+        flag = f"{flux.partition('_')[0]}_flag_{band}"
+        if flag in catalog.colnames:
+            good &= ~np.asarray(catalog[flag], bool)
+    return good
+
+
+def is_point(catalog: "Table") -> np.ndarray | None:
+    """Which rows look like points, by their extendedness; None if that was not measured."""
+    for name in ("ref_extendedness_value", "extendedness_value"):
+        if name in catalog.colnames:
+            return _numbers(catalog[name]) < 0.5
+    return None
+
+
+def measured_figure(catalog: "Table", *, snr: float = 10.0) -> "Figure":
+    """Colours of stars and galaxies, and magnitudes against a colour or aperture against Kron.
+
+    - `catalog`: of a `BandCatalog`. `snr`: least one of what is shown; see `good_sources`.
+
+    With three bands or more colour against colour and magnitude against colour; with two the
+    second; with one the magnitudes alone, of Kron against those of the PSF.
+
+    **Raises:** `ValueError` for a table that is not such a catalogue.
+    """
+    bands = bands_of(catalog)
+    flux = best_flux(catalog)
+    good = good_sources(catalog, flux, snr)
+    values, errors = (
+        {band: column[good] for band, column in some.items()}
+        for some in band_magnitudes(catalog, flux)
+    )
+    point = is_point(catalog)
+    star = None if point is None else point[good]
+    if len(bands) == 1:
+        psf, kron = (band_magnitudes(catalog, name)[0][bands[0]][good] for name in ("psf", "kron"))
+        return plot_aperture_minus_kron(psf, kron, star, label="PSF")
+    first, last = by_wavelength(bands)[0], by_wavelength(bands)[-1]
+    colour = bands[first], bands[last]
+    if len(bands) == 2:
+        return plot_colour_magnitude(values, star, errors, colour=colour, band=colour[1])
+    page = new_figure(10.0, 4.8)
+    left, right = page.subplots(1, 2)
+    # The three middle ones of many: g, r and i of ugrizy would be best, and ends are shallow.
+    order = [bands[k] for k in by_wavelength(bands)]
+    start = min((len(order) - 3) // 2, 1)
+    plot_colour_colour(values, star, errors, bands=order[start : start + 3], on=left)
+    plot_colour_magnitude(values, star, errors, colour=colour, band=order[start + 2], on=right)
+    page.suptitle(f"{flux} fluxes, S/N above {snr:g}", fontsize=10, color=INK)
+    return page
+
+
 _Values = tuple[np.ndarray, np.ndarray | None]
 
 
-def _stars_and_galaxies(
-    axes: "Axes", x: _Values, y: _Values, is_star: ArrayLike, named: bool = True
-) -> None:
+def _stars_and_galaxies(axes: "Axes", x: _Values, y: _Values, is_star: ArrayLike | None) -> None:
     """Points with bars, galaxies below stars, within the range that nearly all of them have."""
-    star = np.asarray(is_star)
+    named = is_star is not None
+    star = np.zeros(x[0].shape, bool) if is_star is None else np.asarray(is_star)
     if star.shape != x[0].shape:
         raise ValueError(f"`is_star` needs one boolean a source, {len(x[0])}; got {star.shape}.")
     star = star.astype(bool)
@@ -217,3 +334,9 @@ def _rgb(colour: str) -> tuple[float, float, float]:
     from matplotlib.colors import to_rgb
 
     return to_rgb(colour)
+
+
+def _numbers(column: Any) -> np.ndarray:
+    """Plain numbers of a column, NaN where it is masked."""
+    values = getattr(column, "value", column)
+    return np.ma.filled(np.ma.asarray(values, float), np.nan)

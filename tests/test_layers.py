@@ -41,12 +41,12 @@ LAYERS = (
     {"io"},
     {"progress", "listing", "programs"},
     {"image_options", "epoch_options"},
-    {"blend_options", "deblend_options", "detect_options"},
+    {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options"},
     {"image_command", "epoch_inputs"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
-    {"psf_command", "subtract_command", "coadd_command"},
+    {"psf_command", "subtract_command", "coadd_command", "measure_command"},
     {"cli"},
     {"__main__"},
 )
@@ -55,7 +55,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
     *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
-    *("cli", "__main__", "build_radial_table"),
+    *("measure_command", "cli", "__main__", "build_radial_table"),
 }
 # The user calls these to set JAX up.
 SETS_JAX_UP = FOR_USERS | {"programs"}
