@@ -66,7 +66,8 @@ def run_measure(chosen: argparse.Namespace, progress: Progress) -> None:
                     if (value := getattr(chosen, name)) is not None
                 },
             },
-            "settings": {**options_of(chosen), "bands": list(exposure.bands)},
+            # Elsewhere `new` is an image and no option.
+            "settings": {**options_of(chosen), "new": chosen.new, "bands": list(exposure.bands)},
             **{key: value for key, value in found.summary.items() if key != "settings"},
             "versions": versions(),
         }

@@ -190,10 +190,19 @@ def band_magnitudes(
             values[band], errors[band] = (_numbers(catalog[one]) for one in known)
         elif of_flux[0] in catalog.colnames:
             light = (_numbers(catalog[one]) for one in of_flux)
-            values[band], errors[band] = magnitudes(*light, 0.0)
+            values[band], errors[band] = magnitudes(*light, _zero_point(catalog, band))
         else:
             raise ValueError(f"`catalog` has no column {of_flux[0]!r} of {flux!r} fluxes.")
     return values, errors
+
+
+def _zero_point(catalog: "Table", band: str) -> float:
+    """From fluxes of the PSF with their magnitudes; 0 where there are none."""
+    if f"psf_mag_{band}" not in catalog.colnames:
+        return 0.0
+    flux, known = (_numbers(catalog[f"psf_{name}_{band}"]) for name in ("flux", "mag"))
+    some = np.isfinite(known)
+    return float(np.median(known[some] + 2.5 * np.log10(flux[some]))) if some.any() else 0.0
 
 
 def good_sources(catalog: "Table", flux: str = "cmodel", snr: float = 10.0) -> np.ndarray:

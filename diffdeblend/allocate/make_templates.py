@@ -21,7 +21,7 @@ _POINTS_TOGETHER = 64
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A stamp whose middle pixel is the peak; `patched`: with the image where its mirror is off."""
+    """A stamp whose middle pixel is the peak; `patched`: in part mirrored along one axis."""
 
     stamp: Float[np.ndarray, "h w"]
     patched: bool = False
@@ -38,7 +38,7 @@ def symmetric_of(
     """Symmetric templates of the chosen peaks, by their place among all. Host side.
 
     - `shape`: pixels of the image: beyond it nobody knows what is opposite to a pixel, and the
-        image itself stands in.
+        image mirrored along one axis stands in.
     - `smooth`: through a median of 5 x 5 pixels; `decline`: made to fall from the peak outwards.
     """
     todo: dict[int, list[tuple[int, OpenBlend, int]]] = {}
@@ -111,7 +111,11 @@ def _made(
     decline: bool,
 ) -> Float[Array, "n h w"]:
     made = symmetric_templates(image, inside)
-    made = jnp.where(inside & off, jnp.maximum(image, 0), made)
+    # Where the mirror image is off the image, mirrored along one axis alone as far as that is on.
+    edge = image
+    for flipped in (np.s_[:, ::-1], np.s_[:, :, ::-1]):
+        edge = jnp.where(inside[flipped], jnp.minimum(edge, image[flipped]), edge)
+    made = jnp.where(inside & off, jnp.maximum(edge, 0), made)
     if smooth:
         made = median_smoothed(made, reach_x, reach_y)
         # A median is that of its surroundings: it may reach where the source is not.
