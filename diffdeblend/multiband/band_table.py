@@ -79,7 +79,7 @@ def band_table(
                 said[f"{name}_{band}"] = f"{_description(name)} in {band}, forced"
     if header.zero_points is not None:
         _add_magnitudes(out, said, header, forced)
-    made = QTable(out)
+    made: Any = QTable(out)
     for name, words in said.items():
         made[name].info.description = words
     made.meta["bands"] = list(header.bands)
@@ -125,5 +125,3 @@ def _description(name: str) -> str:
         if key == end or key.endswith(f"_{end}"):
             return f"{measurement}: {words}"
     return f"{measurement}: {key}"
-
-

@@ -42,7 +42,9 @@ class SceneModels:
     corner: Int[np.ndarray, "source 2"]
     positions: Float[np.ndarray, "source 2"]
 
-    def of_band(self, band: int, grow: Float[np.ndarray, "source"] | None = None) -> list[ModelImage]:
+    def of_band(
+        self, band: int, grow: Float[np.ndarray, "source"] | None = None
+    ) -> list[ModelImage]:
         """The models that were drawn, in one band."""
         return [
             ModelImage(image[band], int(x0), int(y0), float(x), float(y))

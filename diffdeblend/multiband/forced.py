@@ -71,9 +71,7 @@ class ForcedCModel:
 
     def __call__(self, stamp: SourceStamp, found: Found) -> dict[str, Array]:
         held = found["cmodel"]
-        forms = [
-            jnp.stack([held[f"{name}_{key}"] for key in _SQUARE]) for name in ("exp", "dev")
-        ]
+        forms = [jnp.stack([held[f"{name}_{key}"] for key in _SQUARE]) for name in ("exp", "dev")]
         mix = held["frac_dev"]
         known = jnp.isfinite(mix)
         for form in forms:
@@ -125,7 +123,7 @@ _HELD = {
     "centroid": ("x", "y", "flag"),
     "shape": ("xx", "yy", "xy", "flag"),
     "kron": ("radius",),
-    "cmodel": tuple(f"{p}_{k}" for p in ("exp", "dev") for k in _SQUARE) + ("frac_dev", "flag"),
+    "cmodel": (*(f"{p}_{k}" for p in ("exp", "dev") for k in _SQUARE), "frac_dev", "flag"),
 }
 
 
@@ -148,8 +146,8 @@ def forced_photometry(
         on; `*_flag` where they are known. Such as `measure_sources` gives, or a table of it.
     - `records`: of each band, a row for each of `reference`: their pixels are measured with all
         others replaced by noise. Without it nothing is replaced.
-    - `header`: of the exposure that `reference` was measured on, if it is another: places and shapes
-        are taken over by the two WCSs.
+    - `header`: of the exposure that `reference` was measured on, if it is another: places and
+        shapes are taken over by the two WCSs.
 
     - `measurements`: by name; default `FORCED`, with CModel where the reference has one.
 

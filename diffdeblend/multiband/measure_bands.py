@@ -92,9 +92,7 @@ def measure_bands(
     """
     names = _priority(exposure, priority)
     if deblending not in ("scene", "symmetric", None):
-        raise ValueError(
-            f'`deblending` must be "scene", "symmetric" or None; got {deblending!r}.'
-        )
+        raise ValueError(f'`deblending` must be "scene", "symmetric" or None; got {deblending!r}.')
     clock = Clock(report)
     clock.stage("detect")
     detections: dict[str, FootprintDetections] = {}
