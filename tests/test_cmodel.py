@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffdeblend.exposure import Exposure
+from diffdeblend.exposure import make_exposure
 from diffdeblend.psf import PixelPSF
 from diffdeblend.quantities import (
     STANDARD,
@@ -326,7 +326,7 @@ def test_stars_and_galaxies_are_told_apart_in_an_image():
         places.append((x + left, y + top))
         extended.append(galaxy)
     image += rng.normal(size=image.shape).astype(np.float32)
-    exposure = Exposure(image, variance=np.ones_like(image), psf=PixelPSF(psf[None]))
+    exposure = make_exposure(image[None], np.ones_like(image)[None], PixelPSF(psf[None]))
     measurements = {
         **{name: STANDARD[name] for name in ("psf_shape", "centroid", "psf")},
         "cmodel": MeasureCModel(),

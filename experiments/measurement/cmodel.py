@@ -101,13 +101,14 @@ def calibration(setting, seed):
             )
             flux, error = np.asarray(made.flux), np.asarray(made.flux_err)
             pull = (flux - truth) / error
+            width = 0.7413 * np.subtract(*np.percentile(pull, [75, 25]))
             ratio = np.asarray(made.flux / point.flux)
             lines.append(
                 f"| {name} | {snr:.0f} | {100 * (np.mean(flux) / truth - 1):+.2f} "
                 f"| {100 * (np.median(flux) / truth - 1):+.2f} "
                 f"| {100 * np.std(flux) / truth:.2f} | {100 * np.median(error) / truth:.2f} "
                 f"| {100 * np.median(made.flux_err_held) / truth:.2f} "
-                f"| {np.median(pull):+.2f} | {0.7413 * np.subtract(*np.percentile(pull, [75, 25])):.2f} "
+                f"| {np.median(pull):+.2f} | {width:.2f} "
                 f"| {100 * np.mean(np.abs(pull) < 1):.0f} | {100 * np.mean(np.abs(pull) < 2):.0f} "
                 f"| {np.median(made.frac_dev):.2f} | {np.median(ratio):.3f} "
                 f"| {np.median(error / np.asarray(point.flux_err)):.2f} "
