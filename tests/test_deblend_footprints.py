@@ -1,5 +1,8 @@
 """Blends taken apart: who gets which light, and what the table says of it."""
 
+import sys
+from pathlib import Path
+
 import galsim
 import numpy as np
 import pytest
@@ -179,7 +182,7 @@ def test_a_source_at_the_border_keeps_the_side_that_is_there():
     found = deblend_footprints(exposure, SourceRecords.from_footprints([whole]), psf_chi2=None)
     for one, true in zip(found.footprints[1:], truth, strict=True):
         assert abs(one.image.sum() / true.sum() - 1) < 0.2
-    assert found.flags["patched_template"][1]
+    assert found.flags["patched_template"].tolist() == [False, True, True]
 
 
 def test_a_peak_without_light_gets_a_dark_pixel():
@@ -207,7 +210,7 @@ def test_the_psf_may_vary():
     points = found.flags["deblended_as_psf"][children]
     left = found.peak_x[children] < shape[1] / 4
     assert points[left].mean() > 0.8
-    assert points[~left].mean() < 0.2
+    assert points[found.peak_x[children] > 3 * shape[1] / 4].mean() < 0.2
 
 
 def test_stray_light_goes_to_the_near_and_not_to_points():
@@ -239,6 +242,22 @@ def test_light_is_shared_out_in_proportion():
     np.testing.assert_allclose(part.sum(axis=0)[some], image[some], rtol=1e-12)
     np.testing.assert_array_equal(part[:, ~some], 0)
     np.testing.assert_allclose(part * lit.sum(axis=0), image * lit, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_blended_galaxies_have_their_light_better_than_by_symmetry_alone():
+    # Of the recipe of the experiment, which has the figures of more blends.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "experiments" / "allocation"))
+    import measure
+
+    blends = measure.draw_blends(measure.Settings(seed=7, n_blends=80))
+    true = blends.truth.sum(axis=(2, 3))
+    symmetry = np.median(np.abs(measure.by_symmetry(blends) / true - 1))
+    _, models = measure.fitted(blends)
+    scene = np.median(np.abs(measure.by_models(blends, models) / true - 1))
+    assert symmetry < 0.096
+    assert scene < 0.07
+    assert scene < symmetry
 
 
 def models_of(truth, images):

@@ -69,7 +69,7 @@ def symmetric_of(
                 put_around(inside[n], blend.inside, x, y, **far)
                 off[n] = _off_image(blend, x, y, half, shape)
             stamps = np.asarray(_made(image, inside, off, *reach, smooth, decline))
-            patched = off.any(axis=(1, 2))
+            patched = np.any(off & inside, axis=(1, 2))
             for n, (place, _, _) in enumerate(some):
                 made[place] = Template(_trimmed(stamps[n], reach[:, n]), bool(patched[n]))
     return made
@@ -146,7 +146,7 @@ def _off_image(
     mirror_x, mirror_y = blend.box.ixmin + x - offset, blend.box.iymin + y - offset
     off_x = (mirror_x < 0) | (mirror_x >= shape[1])
     off_y = (mirror_y < 0) | (mirror_y >= shape[0])
-    return off_y[:, None] | off_x[None, :]
+    return np.logical_or(off_y[:, None], off_x[None, :])
 
 
 def _trimmed(stamp: np.ndarray, reach: np.ndarray) -> np.ndarray:
