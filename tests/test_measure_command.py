@@ -32,10 +32,9 @@ def field():
     return make_field(
         SHAPE,
         BANDS,
-        n_stars=6,
-        n_galaxies=6,
-        star_magnitudes=(19.0, 22.0),
-        galaxy_magnitudes=(20.0, 22.0),
+        n_stars=8,
+        n_galaxies=0,
+        star_magnitudes=(20.0, 22.0),
         separation=18,
         border=14,
         sky=30.0,
@@ -95,7 +94,7 @@ def asked(monkeypatch):
     return calls
 
 
-def test_options_reach_the_measurement(path, asked, tmp_path, capsys):
+def test_options_reach_the_measurement(field, path, asked, tmp_path, capsys):
     options = ["--priority", "i,r,g", "--threshold", "6", "--min-pixels", "5", "--same", "0.2"]
     options += ["--dynamic", "calibrated", "--kernel", "none", "--deblending", "none"]
     assert main(["measure", path, *options, "--quiet", "-o", str(tmp_path)]) == 0
@@ -107,7 +106,8 @@ def test_options_reach_the_measurement(path, asked, tmp_path, capsys):
     assert (detection["threshold"], detection["min_pixels"]) == (6.0, 5)
     assert (detection["dynamic"], detection["kernel"]) == ("calibrated", None)
     # The sky is gone.
-    assert abs(np.median(exposure.image)) < 0.2 * np.sqrt(np.median(exposure.variance))
+    taken = np.asarray(field.exposure.image - exposure.image)
+    assert np.abs(taken - 30).max() < 0.5 * float(np.sqrt(exposure.variance[0, 0, 0]))
     assert {file.name for file in tmp_path.iterdir()} == FILES
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["settings"]["threshold"] == 6
@@ -215,7 +215,7 @@ def test_colours_are_of_good_sources():
 
 @pytest.mark.slow
 def test_magnitudes_are_those_of_the_simulation(field, path, tmp_path):
-    """All of it, PSF from the file: sources apart from each other, so that each is one."""
+    """All of it, the PSF from the file: stars apart from each other, so that each is one."""
     with hasty():
         arguments = ["measure", path, "--deblending", "symmetric", "--quiet", "-o", str(tmp_path)]
         assert main(arguments) == 0
@@ -225,12 +225,12 @@ def test_magnitudes_are_those_of_the_simulation(field, path, tmp_path):
     dx = np.asarray(truth["x"])[:, None] - np.asarray(table["centroid_x"])
     dy = np.asarray(truth["y"])[:, None] - np.asarray(table["centroid_y"])
     distance = np.hypot(dx, dy)
-    stars = np.asarray(truth["is_star"])
     assert distance.min(axis=1).max() < 0.5
     nearest = distance.argmin(axis=1)
     for band in BANDS:
         wanted = ZERO_POINT - 2.5 * np.log10(np.asarray(truth[f"flux_{band}"], float))
         off = table[f"psf_mag_{band}"].value[nearest] - wanted
-        assert np.abs(np.median(off[stars])) < 0.02
+        assert np.abs(np.median(off)) < 0.02
         kron = table[f"kron_mag_{band}"].value[nearest] - wanted
-        assert np.abs(np.median(kron[~stars])) < 0.15
+        # What Moffat wings have beyond the aperture is not in it.
+        assert 0 < np.median(kron) < 0.12

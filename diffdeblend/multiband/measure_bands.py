@@ -19,7 +19,7 @@ from diffdeblend.multiband.fit_scene import SceneModels, fit_scene
 from diffdeblend.multiband.forced import forced_photometry
 from diffdeblend.multiband.merge import merge_detections
 from diffdeblend.multiband.reference import reference_band, signal_to_noise
-from diffdeblend.quantities.measure_sources import Columns, measure_sources
+from diffdeblend.quantities.measure_sources import SIZES, Columns, measure_sources
 from diffdeblend.quantities.standard import STANDARD, Measurement
 
 Deblending = Literal["scene", "symmetric"]
@@ -65,6 +65,7 @@ def measure_bands(
     model: str = "auto",
     noise: str | float = "measure",
     seed: int = 1,
+    sizes: Sequence[int] = SIZES,
     detection: Mapping[str, Any] | None = None,
     symmetric: Mapping[str, Any] | None = None,
     report: Callable[[str], None] | None = None,
@@ -84,6 +85,7 @@ def measure_bands(
         exposure has no pixel scale).
     - `model`: of the sources of a scene, as of `fit_batch`.
     - `noise`, `seed`: of what replaces sources, as of `measure_sources`.
+    - `sizes`: sides of stamps, as of `measure_sources`; a program is compiled for each that occurs.
     - `detection`, `symmetric`: settings of `detect_footprints` and `deblend_footprints`.
     - `report`: called with a line of text as each stage begins.
 
@@ -107,10 +109,9 @@ def measure_bands(
     clock.stage("deblend")
     records, models = _taken_apart(exposure, top, merged, deblending, model, symmetric)
     clock.stage("measure")
+    fill: dict[str, Any] = {"noise": noise, "seed": seed, "sizes": tuple(sizes)}
     measured = {
-        band: measure_sources(
-            exposure, records[band], band=band, measurements=measurements, noise=noise, seed=seed
-        )
+        band: measure_sources(exposure, records[band], band=band, measurements=measurements, **fill)
         for band in exposure.bands
     }
     clock.stage("reference")
@@ -119,7 +120,7 @@ def measure_bands(
     reference = reference_band(seen, ratio, names)
     held = _of_reference(measured, reference, names)
     clock.stage("forced")
-    forced = forced_photometry(exposure, held, records=records, noise=noise, seed=seed)
+    forced = forced_photometry(exposure, held, records=records, **fill)
     clock.stage("table")
     catalog = band_table(exposure.header, records[names[0]], held, forced, reference, seen, names)
     clock.stage(None)
