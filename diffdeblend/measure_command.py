@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffdeblend.background.source_masked import source_free_background
+from diffdeblend.background.surface_fit import SurfaceFit
 from diffdeblend.characterize import characterize
 from diffdeblend.column_names import select_columns
 from diffdeblend.commands import read_exposure, warnings_in_a_line
@@ -137,9 +138,8 @@ def _prepared(exposure: Exposure, chosen: argparse.Namespace, progress: Progress
     # Files hold images of PSFs: an analytic one only holds the place.
     if isinstance(exposure.psf, KolmogorovPSF) and not chosen.psf_fwhm:
         progress.begin("stars")
-        return characterize(
-            exposure, box_size=_BOX if measures_sky else None, cosmic_rays=None
-        ).exposure
+        sky = SurfaceFit(_BOX) if measures_sky else None
+        return characterize(exposure, background=sky, cosmic_rays=None).exposure
     if not measures_sky:
         return exposure
     progress.begin("sky")

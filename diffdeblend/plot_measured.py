@@ -189,8 +189,9 @@ def band_magnitudes(
         if known[0] in catalog.colnames:
             values[band], errors[band] = (_numbers(catalog[one]) for one in known)
         elif of_flux[0] in catalog.colnames:
-            light = (_numbers(catalog[one]) for one in of_flux)
-            values[band], errors[band] = magnitudes(*light, _zero_point(catalog, band))
+            light, error = (_numbers(catalog[one]) for one in of_flux)
+            zero_point = _zero_point(catalog, band)
+            values[band], errors[band] = magnitudes(light, error, zero_point)
         else:
             raise ValueError(f"`catalog` has no column {of_flux[0]!r} of {flux!r} fluxes.")
     return values, errors

@@ -20,8 +20,7 @@ def test_patterns_choose_columns_in_their_order():
 
 
 def test_a_table_keeps_its_rows_and_units():
-    table = QTable({name: np.arange(3.0) for name in NAMES})
-    table["r_psf_flux"].unit = "nJy"
+    table = QTable({name: np.arange(3.0) for name in NAMES}, units={"r_psf_flux": "nJy"})
     chosen = select_columns(table, "id", "r_psf*")
     assert chosen.colnames == ["id", "r_psf_flux"]
     assert chosen["r_psf_flux"].unit == "nJy"

@@ -2,10 +2,12 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy import units
+from astropy.io import fits
 from astropy.table import QTable
 from quick import hasty
 
@@ -69,9 +71,7 @@ def catalog(n=5, bands=BANDS):
             if kind != "aperture":
                 columns[f"{kind}_mag_{band}"] = (ZERO_POINT - 2.5 * np.log10(flux)) * units.mag
                 columns[f"{kind}_mag_err_{band}"] = 1.0857 * 50 / flux * units.mag
-    made = QTable(columns)
-    made.meta["bands"] = list(bands)
-    return made
+    return QTable(columns, meta={"bands": list(bands)})
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def test_the_catalogue_is_read_back(path, asked, tmp_path):
     assert main(["measure", path, "--quiet", "-o", str(tmp_path), "--background", "none"]) == 0
     ((exposure, _),) = asked
     assert np.median(exposure.image) > 20
-    wanted = catalog()
+    wanted: Any = catalog()
     for name in ("catalog.ecsv", "catalog.fits"):
-        table = QTable.read(tmp_path / name)
+        table: Any = QTable.read(tmp_path / name)
         assert table.colnames == wanted.colnames
         assert table["kron_flux_r"].unit == "nJy"
         np.testing.assert_allclose(table["kron_mag_i"].value, wanted["kron_mag_i"].value)
@@ -214,12 +214,37 @@ def test_colours_are_of_good_sources():
 
 
 @pytest.mark.slow
+def test_without_a_psf_it_is_that_of_the_stars(asked, tmp_path):
+    field = make_field(
+        (200, 220),
+        "r",
+        n_stars=40,
+        n_galaxies=0,
+        star_magnitudes=(19.0, 22.0),
+        separation=18,
+        border=14,
+        sky=30.0,
+        seed=8,
+    )
+    file = tmp_path / "image.fits"
+    fits.PrimaryHDU(np.asarray(field.exposure.image[0])).writeto(file)
+    arguments = ["measure", str(file), "--bands", "r", "--quiet", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    ((exposure, _),) = asked
+    stamp = np.asarray(exposure.psf.images_at(np.array([90.0]), np.array([80.0])))[0, 0]
+    assert stamp.sum() == pytest.approx(1, abs=0.02)
+    noise = float(np.sqrt(np.median(field.exposure.variance)))
+    taken = np.asarray(field.exposure.image[0] - exposure.image[0])
+    assert abs(np.median(taken) - 30) < 0.3 * noise
+
+
+@pytest.mark.slow
 def test_magnitudes_are_those_of_the_simulation(field, path, tmp_path):
     """All of it, the PSF from the file: stars apart from each other, so that each is one."""
     with hasty():
         arguments = ["measure", path, "--deblending", "symmetric", "--quiet", "-o", str(tmp_path)]
         assert main(arguments) == 0
-    table = QTable.read(tmp_path / "catalog.fits")
+    table: Any = QTable.read(tmp_path / "catalog.fits")
     table = table[table["deblend_n_child"] == 0]
     truth = field.truth
     dx = np.asarray(truth["x"])[:, None] - np.asarray(table["centroid_x"])

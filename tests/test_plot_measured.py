@@ -1,7 +1,6 @@
 """Pictures of footprints and of what was measured: what they show is what they were given."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ def exposure():
     image = np.random.default_rng(0).normal(size=SHAPE)
     for x0, y0, peak in ((12, 9, 40.0), (18, 11, 30.0), (55, 36, 60.0)):
         image += peak * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 8)
-    made = make_exposure(image, 1.0, GaussianPSF([3.5]), bands="r")
+    made = make_exposure(image, 1.0, GaussianPSF(np.array([3.5])), bands="r")
     return made.with_mask("DETECTED", image > 5).with_mask("EDGE", (x < 3) | (x > 56))
 
 
@@ -70,6 +69,11 @@ def records(exposure, found):
         for k, spans in enumerate((own.spans.intersect(left), own.spans.subtract(left)))
     ]
     return table.with_children([int(table.id[mother])] * 2, children)
+
+
+def pixels_of(axes, number=0) -> np.ndarray:
+    """Of an image on axes; NaN where it is masked."""
+    return np.ma.filled(np.ma.asarray(axes.images[number].get_array(), float), np.nan)
 
 
 def drawn(page):
@@ -99,8 +103,8 @@ def test_planes_lie_over_the_image(exposure, found, records):
     (axes,) = panels(None, [1], (4, 3))
     page = plot_mask_planes(exposure, peaks=found, centres=records, on=axes)
     sky, *layers = axes.images
-    np.testing.assert_allclose(sky.get_array(), exposure.image[0])
-    by_name = {layer.get_label(): layer.get_array() for layer in layers}
+    np.testing.assert_allclose(np.asarray(sky.get_array()), exposure.image[0])
+    by_name = {str(layer.get_label()): np.asarray(layer.get_array()) for layer in layers}
     assert set(by_name) == {"DETECTED", "EDGE"}
     for name, layer in by_name.items():
         np.testing.assert_array_equal(layer[..., 3] > 0, np.asarray(exposure.flag(name)[0]))
@@ -116,13 +120,13 @@ def test_planes_lie_over_the_image(exposure, found, records):
 def test_a_box_shows_its_pixels(exposure):
     (axes,) = panels(None, [1], (4, 3))
     plot_mask_planes(exposure, planes={"EDGE": "black"}, box=(50, 99, 10, 30), on=axes)
-    np.testing.assert_allclose(axes.images[0].get_array(), exposure.image[0, 10:30, 50:])
-    assert axes.images[1].get_array()[0, 8, 3] == 0.4
+    np.testing.assert_allclose(pixels_of(axes), exposure.image[0, 10:30, 50:])
+    assert pixels_of(axes, 1)[0, 8, 3] == 0.4
     assert axes.get_xlim() == (49.5, 59.5)
     assert axes.get_ylim() == (9.5, 29.5)
     page = plot_images({"a": np.eye(5), "b": np.ones((6, 4))}, box=(1, 3, 0, 2))
     assert [one.get_title() for one in page.axes] == ["a", "b"]
-    np.testing.assert_array_equal(page.axes[0].images[0].get_array(), [[0, 0], [1, 0]])
+    np.testing.assert_array_equal(pixels_of(page.axes[0]), [[0, 0], [1, 0]])
     with pytest.raises(ValueError, match="has no pixel of the image"):
         plot_images({"a": np.eye(5)}, box=(5, 9, 0, 2))
     with pytest.raises(ValueError, match="`planes` must be among the mask planes"):
@@ -135,15 +139,15 @@ def test_a_footprint_shows_its_pixels_and_peaks(exposure, found):
     blend = found[int(np.argmax(found.n_peaks))]
     image = np.asarray(exposure.image[0])
     page = plot_footprint(blend, image)
-    shown: Any = np.ma.filled(page.axes[0].images[0].get_array(), np.nan)
+    shown = pixels_of(page.axes[0])
     assert np.isfinite(shown).sum() == blend.area
     x0, x1, y0, y1 = blend.bbox
     np.testing.assert_allclose(np.nanmax(shown), image[y0:y1, x0:x1].max())
     assert page.axes[0].get_title() == f"{blend.area} pixels, 2 peaks"
     assert len(np.asarray(page.axes[0].collections[0].get_offsets())) == 2
     heavy = HeavyFootprint.from_exposure(blend, exposure)
-    same = plot_footprint(heavy).axes[0].images[0].get_array()
-    np.testing.assert_array_equal(np.ma.filled(same, np.nan), shown)
+    same = pixels_of(plot_footprint(heavy).axes[0])
+    np.testing.assert_array_equal(same, shown)
     gone = blend.erode(30)
     with pytest.raises(ValueError, match="has no pixels"):
         plot_footprint(gone)
@@ -153,7 +157,7 @@ def test_a_footprint_shows_its_pixels_and_peaks(exposure, found):
 def test_mug_shots_add_up_to_the_parent(exposure, records):
     mother = int(records.id[np.argmax(records.n_child)])
     page = plot_family(records, mother, np.asarray(exposure.image[0]))
-    whole, *children = (np.ma.filled(axes.images[0].get_array(), np.nan) for axes in page.axes)
+    whole, *children = (pixels_of(axes) for axes in page.axes)
     assert len(children) == 2
     # These children share no pixel.
     np.testing.assert_allclose(np.nansum(children, axis=0), np.nan_to_num(whole), atol=1e-5)
@@ -169,11 +173,11 @@ def test_a_film_puts_one_source_in_after_another(exposure, records):
     page = plot_replacement(replacer, ids)
     titles = [axes.get_title() for axes in page.axes]
     assert titles == ["the image", "all replaced by noise", *(f"source {id}" for id in ids)]
-    frames = [np.asarray(axes.images[0].get_array()) for axes in page.axes]
+    frames = [pixels_of(axes) for axes in page.axes]
     assert frames[0].max() > 30 > 8 > frames[1].max()
     inserted = np.asarray(replacer.insert(ids[0]).exposure.image[0])
     box = plot_replacement(replacer, ids[:1], box=(0, 60, 0, 40))
-    np.testing.assert_allclose(box.axes[2].images[0].get_array(), inserted)
+    np.testing.assert_allclose(pixels_of(box.axes[2]), inserted)
     film = replacement_film(replacer, ids)
     html = film.to_jshtml(fps=2)
     assert html.count("data:image/png;base64") == 4

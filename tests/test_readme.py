@@ -40,7 +40,8 @@ def test_commands_of_ci_are_there(readme):
 def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
-        r"(?:^|[\s/])diffdeblend ((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|-).*)$",
+        r"(?:^|[\s/])diffdeblend "
+        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|-).*)$",
         shown,
         flags=re.MULTILINE,
     )
