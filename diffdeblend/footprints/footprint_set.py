@@ -251,8 +251,7 @@ class FootprintSet:
         """
         self._check_light()
         box = self.region if box is None else _box(box)
-        made = replace(self, spans=self.spans.clipped(box))
-        return made._with_some_peaks(_inside(self.peaks, box))
+        return self.with_spans(self.spans.clipped(box))
 
     def dilate(
         self,

@@ -113,20 +113,14 @@ def covered(start: Ints, stop: Ints, times: int) -> Interval:
     return at[turn[::2]], at[turn[1::2]]
 
 
-def components(
-    start: Ints, stop: Ints, stride: int, height: int, connectivity: int
-) -> tuple[int, Ints]:
+def components(start: Ints, stop: Ints, stride: int, connectivity: int) -> tuple[int, Ints]:
     """How many connected parts sorted, disjoint spans have, and the part of each.
 
-    Parts count up with their first spans. Those of different owners are never connected.
+    Parts count up with their first spans.
     """
     n = len(start)
-    row = start // stride
     below_start, below_stop = start + stride, stop + stride
     i, j = pairs((below_start, below_stop), (start, stop), slack=int(connectivity == 8))
-    # The rows after the last of one owner are those of the next.
-    inside = (row[i] + 1) % height != 0
-    i, j = i[inside], j[inside]
     graph = csr_array((np.ones(len(i), np.int8), (i, j)), shape=(n, n))
     count, part = connected_components(graph, directed=True, connection="weak")
     return int(count), part.astype(np.int32)

@@ -46,7 +46,7 @@ class RaggedSpans:
         """The connected parts of one set, in raster order, and the part of each of its spans."""
         frame = lines.frame_of(spans.arrays)
         start, stop = frame.onto(*spans.arrays)
-        n, part = lines.components(start, stop, frame.stride, frame.height, connectivity)
+        n, part = lines.components(start, stop, frame.stride, connectivity)
         return cls.of_owners(*spans.arrays, part, n), part
 
     @classmethod

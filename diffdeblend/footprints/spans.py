@@ -232,7 +232,7 @@ class SpanSet:
             raise ValueError(f"`connectivity` must be 4 or 8; got {connectivity!r}.")
         frame = lines.frame_of(self.arrays)
         start, stop = frame.onto(*self.arrays)
-        n, part = lines.components(start, stop, frame.stride, frame.height, connectivity)
+        n, part = lines.components(start, stop, frame.stride, connectivity)
         order = np.argsort(part, kind="stable")
         ends = np.cumsum(np.bincount(part, minlength=n))[:-1]
         pieces = (np.split(one[order], ends) for one in self.arrays)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffdeblend.exposure import Exposure
+from diffdeblend.io.afw_fits import read_afw_origin as read_afw_origin
 from diffdeblend.io.ccddata import from_ccddata as from_ccddata
 from diffdeblend.io.ccddata import to_ccddata as to_ccddata
 from diffdeblend.io.files import as_paths

@@ -38,10 +38,12 @@ def read_fits(
 
     - `paths`: one file per band, or one file of all bands: a cube, or extensions IMAGE (or SCI),
         VARIANCE (or VAR, IVAR, ERR, WHT), MASK (or DQ) and PSF, each a cube or one per band
-        (IMAGE_G, VARIANCE_G). Files of the LSST pipelines are of this form.
+        (IMAGE_G, VARIANCE_G). Files of the LSST pipelines are of this form; where their
+        pixels begin, `read_afw_origin` says.
     - `psf`: a PSF, its image in each band, or FITS files of it (see `read_psf`); needed unless
         the file has extensions PSF.
-    - `bands`: names; those of one file choose from it. Default: from FILTER or BAND.
+    - `bands`: names; those of one file choose from it. Default: from FILTER or BAND, or from a
+        table FilterLabel.
     - `variance`: array or files, one plane per band, instead of the one in the file.
     - `variance_kind`: what `variance` holds, `"variance"`, `"rms"`, `"ivar"` or `"weight"`
         (Source Extractor's MAP_WEIGHT); see `as_variance`.
@@ -51,7 +53,7 @@ def read_fits(
     - `unit`: to which the image is brought, through the zero point if need be. Default: as it
         is. Empty: numbers as they are, whatever BUNIT says.
     - `zero_points`: AB magnitude of one unit of the file's flux. Default: from MAGZERO, MAGZPT,
-        MAGZP, ZP, PHOTZP or FLUXMAG0, or from BUNIT.
+        MAGZP, ZP, PHOTZP or FLUXMAG0, or from a table PhotoCalib, or from BUNIT.
     - `gain`: electrons per unit of the file's flux. Default: from GAIN, where BUNIT allows.
     - `needs_psf`: whether it is an error if there is no PSF anywhere; else the exposure gets one as
         wide as a pixel, which only holds its place.

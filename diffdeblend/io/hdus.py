@@ -11,6 +11,7 @@ import numpy as np
 
 from diffdeblend.exposure import Header
 from diffdeblend.io import keywords
+from diffdeblend.io.afw_archive import archive_cards
 from diffdeblend.io.layers import Layer
 from diffdeblend.sky import local_jacobian
 
@@ -52,13 +53,17 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """The images of a FITS file, in memory, and its first header, which the others inherit."""
+    """The images of a FITS file, in memory, and its first header, which the others inherit.
+
+    `archive`: what tables behind the images say, as cards; those of headers go before.
+    """
 
     path: Path
     parts: tuple[Part, ...]
     primary: dict[str, Any]
     primary_cards: Any
     hdus: Any  # for the tables of a WCS with look-up distortion
+    archive: dict[str, Any]
 
 
 def open_fits(path: Path) -> Opened:
@@ -83,6 +88,7 @@ def open_fits(path: Path) -> Opened:
                 )
                 primary_cards: Any = hdus[0].header  # type: ignore[attr-defined]
                 primary = _values(primary_cards)
+                archive, concern = archive_cards(hdus)
     # Damaged bytes end in almost any exception inside astropy: all mean an unreadable file.
     except Exception as error:
         raise ValueError(f"`paths`: {str(path)!r} cannot be read as FITS: {error}") from error
@@ -90,10 +96,12 @@ def open_fits(path: Path) -> Opened:
         # astropy goes on with the HDUs before the damage, and the noise may stand behind it.
         if re.search("truncated|Error validating header", str(warning.message)):
             raise ValueError(f"`paths`: {str(path)!r} is cut short: {warning.message}")
+    if concern is not None:
+        warnings.warn(f"{path.name}: {concern}", UserWarning, stacklevel=2)
     parts = tuple(part for part in parts if part.data.ndim in (2, 3) and part.data.size > 0)
     if not parts:
         raise ValueError(f"`paths`: {str(path)!r} holds no image of 2 or 3 axes.")
-    return Opened(path, parts, primary, primary_cards, hdus)
+    return Opened(path, parts, primary, primary_cards, hdus, archive)
 
 
 def layers_of(opened: Opened, bands: Sequence[str] | str | None = None) -> list[Layer]:
@@ -116,7 +124,7 @@ def layers_of(opened: Opened, bands: Sequence[str] | str | None = None) -> list[
         planes_of_psf = _split("psf", psf, cube)
         for k, image in enumerate(cube):
             own = _cards_of_band(part.header, k + 1)
-            headers = (own, part.header, opened.primary)
+            headers = (own, part.header, opened.primary, opened.archive)
             # A cube's FILTER cannot be the name of each of its bands.
             name = own.get("FILTER") if len(cube) > 1 else keywords.band_name(headers)
             layers.append(
