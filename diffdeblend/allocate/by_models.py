@@ -38,6 +38,7 @@ def allocate_models(
     *,
     band: str | None = None,
     grow: int = 0,
+    doubt: float = 2.0,
 ) -> SourceRecords:
     """Share out the pixels of each source of the records among the models on it. Host side.
 
@@ -54,10 +55,11 @@ def allocate_models(
     models; a source with one is its own. Values of both: `model_flux` (of the whole model),
     `blendedness`, `max_overlap`, `flux_overlap`, `flux_overlap_fraction` (see `Overlap`; of the
     models on the pixels of the source) and `data_coverage`, the fraction of these that have data.
-    The variance of a child's pixels is that of the image times the square of its share.
+    The variance of a child's pixels is that of the image times r^2 + `doubt` r (1 - r), r being its
+    share: models that were fitted have the noise of the image in them. 0 for models that are known.
 
-    **Raises:** `ValueError` for an unknown band, models that are not images, or records that have
-    children already.
+    **Raises:** `ValueError` for an unknown band, models that are not images, a `doubt` below 0, or
+    records that have children already.
     """
     if not records.is_leaf.all():
         raise ValueError("`records` have children already; give them as detected.")
@@ -66,6 +68,8 @@ def allocate_models(
             raise ValueError(
                 f"`models` need images of shape (y, x); number {number} has {np.shape(one.image)}."
             )
+    if not doubt >= 0:
+        raise ValueError(f"`doubt` must be at least 0; got {doubt}.")
     k = band_of(exposure, band)
     image, variance, mask = (
         np.asarray(getattr(exposure, name)[k]) for name in ("image", "variance", "mask")
@@ -108,7 +112,7 @@ def allocate_models(
         blend = OpenBlend(row, box, cut, cut, inside, x - box.ixmin, y - box.iymin, 0)
         for n in range(len(mine)):
             child = child_of(
-                source, blend, n, share[n], False, image, variance, mask, planes, doubt=0.0
+                source, blend, n, share[n], False, image, variance, mask, planes, doubt=doubt
             )
             children.append(child.footprint)
             zero.append(child.zero_flux)

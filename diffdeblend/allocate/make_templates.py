@@ -21,7 +21,7 @@ _POINTS_TOGETHER = 64
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A stamp whose middle pixel is the peak; `patched`: with the image where its mirror is off."""
+    """A stamp whose middle pixel is the peak; `patched`: in part mirrored along one axis."""
 
     stamp: Float[np.ndarray, "h w"]
     patched: bool = False
@@ -38,7 +38,7 @@ def symmetric_of(
     """Symmetric templates of the chosen peaks, by their place among all. Host side.
 
     - `shape`: pixels of the image: beyond it nobody knows what is opposite to a pixel, and the
-        image itself stands in.
+        image mirrored along one axis stands in.
     - `smooth`: through a median of 5 x 5 pixels; `decline`: made to fall from the peak outwards.
     """
     todo: dict[int, list[tuple[int, OpenBlend, int]]] = {}
@@ -69,7 +69,7 @@ def symmetric_of(
                 put_around(inside[n], blend.inside, x, y, **far)
                 off[n] = _off_image(blend, x, y, half, shape)
             stamps = np.asarray(_made(image, inside, off, *reach, smooth, decline))
-            patched = off.any(axis=(1, 2))
+            patched = np.any(off & inside, axis=(1, 2))
             for n, (place, _, _) in enumerate(some):
                 made[place] = Template(_trimmed(stamps[n], reach[:, n]), bool(patched[n]))
     return made
@@ -111,7 +111,11 @@ def _made(
     decline: bool,
 ) -> Float[Array, "n h w"]:
     made = symmetric_templates(image, inside)
-    made = jnp.where(inside & off, jnp.maximum(image, 0), made)
+    # Where the mirror image is off the image, mirrored along one axis alone as far as that is on.
+    edge = image
+    for flipped in (np.s_[:, ::-1], np.s_[:, :, ::-1]):
+        edge = jnp.where(inside[flipped], jnp.minimum(edge, image[flipped]), edge)
+    made = jnp.where(inside & off, jnp.maximum(edge, 0), made)
     if smooth:
         made = median_smoothed(made, reach_x, reach_y)
         # A median is that of its surroundings: it may reach where the source is not.
@@ -142,7 +146,7 @@ def _off_image(
     mirror_x, mirror_y = blend.box.ixmin + x - offset, blend.box.iymin + y - offset
     off_x = (mirror_x < 0) | (mirror_x >= shape[1])
     off_y = (mirror_y < 0) | (mirror_y >= shape[0])
-    return off_y[:, None] | off_x[None, :]
+    return np.logical_or(off_y[:, None], off_x[None, :])
 
 
 def _trimmed(stamp: np.ndarray, reach: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The PSF at many places of an image."""
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -31,10 +32,10 @@ def psf_stamps(
         else:
             at = zip(x[some], y[some], strict=True)
             found += [
-                psf_images(psf.at(*map(np.float32, place)), _SIZE)[None, band] for place in at
+                psf_images(psf.at(*map(jnp.float32, place)), _SIZE)[None, band] for place in at
             ]
     if not found:
-        return psf_stamps(psf.at(np.float32(0), np.float32(0)), band, x, y)
+        return psf_stamps(psf.at(jnp.float32(0), jnp.float32(0)), band, x, y)
     stamps = np.concatenate(found).astype(np.float32)
     return stamps / stamps.sum(axis=(1, 2), keepdims=True)
 

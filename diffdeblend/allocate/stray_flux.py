@@ -1,5 +1,7 @@
 """Light that no template claims, and who gets it."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_cdt, distance_transform_edt
@@ -48,9 +50,11 @@ def stray_shares(
         weight = np.zeros((n, *shape))
         for k in np.flatnonzero(mine.any(axis=(1, 2))):
             if rule == "nearest":
-                weight[k] = 1 / (1.0 + distance_transform_cdt(~mine[k], "taxicab"))
+                steps: Any = distance_transform_cdt(~mine[k], "taxicab")
+                weight[k] = 1 / (1.0 + steps)
             else:
-                weight[k] = 1 / (1 + distance_transform_edt(~mine[k]) ** 2)
+                far: Any = distance_transform_edt(~mine[k])
+                weight[k] = 1 / (1 + far**2)
     if not is_point.all():
         weight[is_point] = 0
     if rule == "nearest":

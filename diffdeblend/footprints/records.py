@@ -186,8 +186,8 @@ class SourceRecords:
         n_child = self.n_child.copy()
         order = np.argsort(self.id)
         np.add.at(n_child, order[np.searchsorted(self.id, mother, sorter=order)], 1)
-        names = dict.fromkeys((*self.flags, *(flags or {})))
-        numbers = dict.fromkeys((*self.values, *(values or {})))
+        names: list[str] = list(dict.fromkeys([*self.flags, *(flags or {})]))
+        numbers: list[str] = list(dict.fromkeys([*self.values, *(values or {})]))
         return SourceRecords(
             np.append(self.id, last + 1 + np.arange(n_new, dtype=np.int64)),
             np.append(self.parent, mother),

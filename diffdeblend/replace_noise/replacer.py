@@ -56,7 +56,7 @@ class NoiseReplacer:
             out = out.with_mask(plane, whole)
         images = np.array(self.original.image)
         images[self.band] = image
-        return _with_pixels(out, images, out.variance, out.mask)
+        return replace(out, image=jnp.asarray(images))
 
     def insert(self, id: int) -> "NoiseReplacer":
         """With a source of this id in, and no other.
@@ -146,10 +146,4 @@ def _without(exposure: Exposure, plane: str, band: int) -> Exposure:
     bit = exposure.header.mask_planes.index(plane)
     mask = np.array(exposure.mask)
     mask[band] &= ~as_int32(1 << bit)
-    return _with_pixels(exposure, exposure.image, exposure.variance, mask)
-
-
-def _with_pixels(exposure: Exposure, image, variance, mask) -> Exposure:
-    """The exposure with other numbers in its three planes."""
-    planes = [jnp.asarray(one) for one in (image, variance, mask)]
-    return Exposure(*planes, exposure.psf, exposure.header, exposure.noise_correlation)
+    return replace(exposure, mask=jnp.asarray(mask))

@@ -160,11 +160,13 @@ def ways(blends: Blends) -> dict[str, Callable[[], np.ndarray]]:
     """Fluxes by each way."""
     _, models = fitted(blends)
     return {
-        "symmetric templates": lambda: by_symmetry(blends, psf_chi2=None),
-        "the same, points found": lambda: by_symmetry(blends),
-        "the same, stray light to peaks": lambda: by_symmetry(blends, stray_flux="r_to_peak"),
-        "not monotone, not smoothed": lambda: by_symmetry(
-            blends, psf_chi2=None, monotonic=False, smooth=False
+        "symmetric templates": lambda: by_symmetry(blends),
+        "the same, no points": lambda: by_symmetry(blends, psf_chi2=None),
+        "the same, stray light left out": lambda: by_symmetry(
+            blends, psf_chi2=None, stray_flux="trim"
+        ),
+        "the same, neither monotone nor smoothed": lambda: by_symmetry(
+            blends, psf_chi2=None, stray_flux="trim", monotonic=False, smooth=False
         ),
         "fitted models": lambda: models.sum(axis=(2, 3)),
         "allocation by fitted models": lambda: by_models(blends, models),
