@@ -54,6 +54,9 @@ def blendedness(
     ??? cite
         Bosch et al. (2018), PASJ 70, S5, sec. 4.9.11.
     """
+    child, parent, variance, x, y, xx, yy, xy = (
+        jnp.asarray(v) for v in (child, parent, variance, x, y, xx, yy, xy)
+    )
     used = variance > 0 if used is None else used & (variance > 0)
     det = xx * yy - xy**2
     known = (det > 0) & (xx > 0) & jnp.isfinite(det) & jnp.isfinite(x) & jnp.isfinite(y)
