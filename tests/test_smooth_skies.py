@@ -59,7 +59,8 @@ def test_clipping_leaves_out_what_is_masked_or_odd():
     good = ~mask & np.isfinite(values)
     assert clipped_statistics(values, mask) == pytest.approx(clipped_slowly(values[good]))
     nothing = clipped_statistics(values, np.ones_like(mask))
-    assert np.isnan(nothing.mean) and nothing.n == 0
+    assert np.isnan(nothing.mean)
+    assert nothing.n == 0
     with pytest.raises(ValueError, match="`mask` needs booleans"):
         clipped_statistics(values, mask.T)
     with pytest.raises(ValueError, match="`rounds` must be"):

@@ -85,7 +85,7 @@ def fit_chebyshev(cells: CellLevels, degree: int) -> ChebyshevSurface:
 
     The mean of each polynomial over a cell is compared with the level, not its value in the
     middle: cells of 128 pixels would leave 0.05 of a parabola of 10 over 1,024 pixels. With few
-    cells along an axis the degree along it is one less than these.
+    cells along an axis the degree along it is one less than these, and mixed terms end before.
 
     **Raises:** `ValueError` if no cell has a level.
     """
@@ -97,13 +97,19 @@ def fit_chebyshev(cells: CellLevels, degree: int) -> ChebyshevSurface:
         along.append(np.add.reduceat(terms, edges[:-1], axis=0) / np.diff(edges)[:, None])
     mean_y, mean_x = along
     my, mx = cells.level.shape
-    kept = np.array([i < mx and j < my for i, j in term_powers(degree)])
+    # A triangle of powers that fits into the cells: i / (mx - 1) + j / (my - 1) <= 1.
+    kept = np.array(
+        [
+            i < mx and j < my and i * (my - 1) + j * (mx - 1) <= (my - 1) * (mx - 1)
+            for i, j in term_powers(degree)
+        ]
+    )
     design = np.stack([np.outer(mean_y[:, j], mean_x[:, i]) for i, j in term_powers(degree)])[kept]
-    variance = cells.std[used] ** 2 / np.maximum(cells.n[used], 1)
-    # Cells without any scatter, as of an image without noise, weigh like the best of the others.
-    floor = variance[variance > 0].min(initial=np.inf)
-    variance = np.maximum(variance, floor if np.isfinite(floor) else 1.0)
-    weight = 1 / np.sqrt(variance)
+    scatter = cells.std[used]
+    # Cells without any scatter, as of one pixel or an image without noise: that of the others.
+    some = scatter > 0
+    scatter = np.where(some, scatter, np.median(scatter[some]) if some.any() else 1.0)
+    weight = np.sqrt(np.maximum(cells.n[used], 1)) / scatter
     weight /= weight.max()
     columns = design[:, used].T * weight[:, None]
     found = np.zeros(len(kept))

@@ -171,7 +171,8 @@ def detect_footprints(
 
     made = steps(factor)
     found = {sign: footprints_of(made, sign) for sign in _signs(polarity, background)}
-    while dynamic is not None and factor < _LARGEST_FACTOR:
+    # A measured noise needs no such guess, which a crowded field would mislead.
+    while dynamic == "lsst" and factor < _LARGEST_FACTOR:
         crowd = max((len(s.peaks) / len(s) for s in found.values() if len(s)), default=0)
         if crowd <= _CROWDED:
             break

@@ -26,6 +26,8 @@ _LARGEST_SHARE = 0.95
 _FACTORS = (0.1, 10.0)
 _LARGEST_TWEAK = 100.0
 _LEAST_GOOD = 0.005
+# In crowded fields light lifts even the lower half: masked and measured again, until it settles.
+_ROUNDS, _SETTLED = 6, 0.97
 # Of the smoothed image so many pixels tell its quartiles.
 _SAMPLE = 400_000
 
@@ -95,9 +97,19 @@ def measure_sky(
         )
     # Of the lower half: sources are in the upper one. A mask at a share of what the variance says
     # would hide half of the sky where that is too small, and all but its quietest noise.
-    low, middle = np.quantile(_some(significance[seen]), (0.25, 0.5))
-    ratio = float(2 * IQR_TO_STD * (middle - low))
-    light = _light(significance, threshold * ratio, sigma, grow)
+    clear, ratio = seen, np.inf
+    for _ in range(_ROUNDS):
+        low, middle = np.quantile(_some(significance[clear]), (0.25, 0.5))
+        new = float(2 * IQR_TO_STD * (middle - low))
+        if not new < _SETTLED * ratio:
+            break
+        ratio = new
+        light = _light(significance, threshold * ratio, sigma, grow)
+        clear = seen & ~light
+        # Pixels need no room for a disc: what is shrunk for these stays masked here.
+        if np.count_nonzero(clear) < _LEAST_GOOD * clear.size:
+            clear = seen
+            break
     no_data = unused | ~np.isfinite(image)
     places, hidden = _places(light, no_data, n, radius, seed)
     # A small stamp: far wings of the PSF carry noise of neighbours alone.
@@ -110,7 +122,7 @@ def measure_sky(
         )
     level = float(np.clip(np.median(flux[known]) / area, -_LARGEST_TWEAK, _LARGEST_TWEAK))
     if direction == "calibrated":
-        ratio = _spread(_some(significance[seen & ~hidden]))
+        ratio = _spread(_some(significance[clear]))
         factor = ratio
     else:
         ratio = _spread(flux[known]) / float(np.median(error[known]))

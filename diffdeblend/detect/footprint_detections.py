@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -12,7 +13,6 @@ from diffdeblend.detect.dynamic import SkyMeasurement
 from diffdeblend.detect.smoothing import SmoothedImage
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import FootprintSet
-from diffdeblend.footprints.heavy import with_pixels
 from diffdeblend.planes import as_int32, with_plane
 
 
@@ -111,4 +111,11 @@ def with_planes(
         else:
             pixels = np.array(exposure.image)
             pixels[band] = image
-    return with_pixels(exposure, pixels, exposure.variance, mask)
+    return Exposure(
+        jnp.asarray(pixels),
+        exposure.variance,
+        jnp.asarray(mask),
+        exposure.psf,
+        exposure.header,
+        exposure.noise_correlation,
+    )

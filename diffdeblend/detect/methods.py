@@ -152,10 +152,14 @@ class NoSky:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Connected pixels above a threshold: see `detect_sources`."""
+    """Connected pixels above a threshold: see `detect_sources`.
+
+    - `inclusive`: take pixels that are just at the threshold, too.
+    """
 
     n_pixels: int = 5
     connectivity: Literal[4, 8] = 8
+    inclusive: bool = False
 
     def __call__(
         self,
@@ -170,6 +174,7 @@ class Threshold:
             self.n_pixels,
             connectivity=self.connectivity,
             mask=mask_or_none(mask),
+            inclusive=self.inclusive,
         )
 
 

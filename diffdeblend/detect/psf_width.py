@@ -42,8 +42,10 @@ def determinant_radius(image: Float[np.ndarray, "y x"]) -> float:
         xx, yy, xy = moments
         determinant = xx * yy - xy**2
         weight = np.exp(-0.5 * (yy * x**2 - 2 * xy * x * y + xx * y**2) / determinant) * values
-        seen = np.array([(weight * part).sum() for part in (x * x, y * y, x * y)])
-        seen /= weight.sum()
+        total = weight.sum()
+        if not total > 0:
+            break
+        seen = np.array([(weight * part).sum() for part in (x * x, y * y, x * y)]) / total
         found = seen[0] * seen[1] - seen[2] ** 2
         if not (np.isfinite(seen).all() and found > 0 and min(seen[:2]) > 0):
             break
