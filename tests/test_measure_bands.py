@@ -56,6 +56,8 @@ def test_forced_colours_are_true_and_as_noisy_as_said():
         one, two = colour_errors(field, made)
         away.append(one)
         error.append(two)
+        # Given flags stay flags.
+        assert made["g"]["psf_flag"].dtype == bool
     away, error = np.concatenate(away), np.concatenate(error)
     assert abs(np.median(away)) < 0.01
     assert abs(away.mean()) < 4 * error.mean() / np.sqrt(len(away))

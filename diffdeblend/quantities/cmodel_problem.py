@@ -32,7 +32,7 @@ class ShapePrior:
     elongation: float = 0.7
     large: float = 4.0
     beyond: float = 0.7
-    smallest: float = 0.005
+    smallest: float = 0.01
     largest: float = 1.0
     resolution: float = 1.0
 
@@ -52,7 +52,7 @@ class Settings:
     prior: ShapePrior = STANDARD_PRIOR
     quality: Quality = CMODEL_QUALITY
     coarse_steps: int = 20
-    fine_steps: int = 12
+    fine_steps: int = 16
     tolerance: float = 1e-3
 
 
