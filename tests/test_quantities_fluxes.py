@@ -1,6 +1,7 @@
 """Fluxes on stamps: points, circles, Gaussians and Kron's ellipses."""
 
 from functools import partial
+from typing import Any
 
 import galsim
 import jax
@@ -29,6 +30,13 @@ from diffdeblend.quantities.shape import measure_psf_shape
 
 SHAPE = (37, 42)
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]
+
+
+# Arrays of numpy and plain numbers go in as well.
+one_point: Any = psf_flux
+circle: Any = aperture_flux
+radius_of: Any = kron_radius
+through: Any = gaussian_flux
 
 
 def star(x, y, sigma=1.6, shape=SHAPE):
@@ -96,8 +104,8 @@ def test_psf_flux_is_that_of_photutils():
     model = CircularGaussianSigmaPRF(sigma=np.sqrt(1.6**2 - 1 / 12), flux=1)
     model.x_0.fixed = model.y_0.fixed = True
     init = Table({"x": [20.3], "y": [17.6], "flux": [250.0]})
-    theirs = PSFPhotometry(model, (25, 25))(image, error=np.ones(SHAPE), init_params=init)
-    ours = psf_flux(
+    theirs: Any = PSFPhotometry(model, (25, 25))(image, error=np.ones(SHAPE), init_params=init)
+    ours = one_point(
         *(jnp.asarray(a, jnp.float32) for a in (image, np.ones(SHAPE), PSF)),
         jnp.float32(20.3),
         jnp.float32(17.6),
@@ -108,7 +116,7 @@ def test_psf_flux_is_that_of_photutils():
 
 def test_psf_flux_without_pixels_and_its_derivative():
     def flux(x, image, variance):
-        return psf_flux(image, variance, PSF, x, jnp.float32(17.0)).flux
+        return one_point(image, variance, PSF, x, jnp.float32(17.0)).flux
 
     image, ones = jnp.asarray(100 * star(20.2, 17), jnp.float32), jnp.ones(SHAPE)
     nothing = jnp.zeros(SHAPE)
@@ -129,8 +137,8 @@ def test_band_limited_circles_hold_the_light_of_a_star(sigma):
     images = np.array([star(*place, sigma) for place in places], np.float32)
     x, y = places.T.astype(np.float32)
     for radius in (2.0, 4.5, 9.0):
-        circle = partial(aperture_flux, radius=radius)
-        found = jax.jit(jax.vmap(circle))(images, np.ones_like(images), x, y)
+        of_radius = partial(aperture_flux, radius=radius)
+        found = jax.jit(jax.vmap(of_radius))(images, np.ones_like(images), x, y)
         truth = 1 - np.exp(-0.5 * (radius / sigma) ** 2)
         np.testing.assert_allclose(found.flux, truth, atol=1e-5)
         np.testing.assert_allclose(found.area, np.pi * radius**2, rtol=1e-4)
@@ -142,15 +150,15 @@ def test_other_circles_are_those_of_photutils():
     given = [jnp.asarray(a, jnp.float32) for a in (image, variance)]
     for method, radius in (("exact", 6.0), ("center", 12.0)):
         place = np.float32(19.3), np.float32(17.8)
-        found = aperture_flux(*given, *(jnp.asarray(p) for p in place), radius, method)
-        aperture = CircularAperture(place, radius)
+        found = circle(*given, *(jnp.asarray(p) for p in place), radius, method)
+        aperture: Any = CircularAperture(place, radius)
         table = aperture_photometry(image, aperture, method=method)
         assert float(found.flux) == pytest.approx(table["aperture_sum"][0], abs=1e-3)
-        weight = aperture.to_mask(method=method).to_image(SHAPE)
+        weight: Any = aperture.to_mask(method=method).to_image(SHAPE)
         assert float(found.flux_err) == pytest.approx(
             np.sqrt((weight**2 * variance).sum()), rel=1e-4
         )
-    whole = aperture_flux(jnp.ones(SHAPE), jnp.ones(SHAPE), 20.0, 18.0, 12.0, "center")
+    whole = circle(jnp.ones(SHAPE), jnp.ones(SHAPE), 20.0, 18.0, 12.0, "center")
     assert whole.area == 441
 
 
@@ -172,12 +180,10 @@ def test_light_through_a_gaussian_of_given_shape():
     xx, yy = a**2 * cos2 + b**2 * sin2, a**2 * sin2 + b**2 * cos2
     place = [jnp.float32(v) for v in (20.3, 17.8, xx, yy, (a**2 - b**2) * both)]
     image = jnp.asarray(ellipse(20.3, 17.8, a, b, theta), jnp.float32)
-    found = gaussian_flux(image, jnp.ones(SHAPE), *place)
+    found = through(image, jnp.ones(SHAPE), *place)
     assert float(found.flux) == pytest.approx(1, abs=1e-4)
     assert float(found.flux_err) == pytest.approx(2 * np.sqrt(np.pi * a * b), rel=1e-4)
-    nothing = gaussian_flux(
-        image, jnp.ones(SHAPE), *place[:2], *(jnp.float32(v) for v in (1, 1, 2))
-    )
+    nothing = through(image, jnp.ones(SHAPE), *place[:2], *(jnp.float32(v) for v in (1, 1, 2)))
     assert np.isnan(nothing.flux)
 
 
@@ -202,10 +208,10 @@ def test_kron_radius_and_flux_of_gaussians():
     np.testing.assert_allclose(np.asarray(flux)[b > 2], 0.9926, atol=3e-3)
     np.testing.assert_allclose(flux, 0.9926, atol=5e-3)
     for k in range(5):
-        aperture = EllipticalAperture(
+        aperture: Any = EllipticalAperture(
             (x[k], y[k]), *(float(v[k]) for v in shape[:2]), theta=float(shape[2][k])
         )
-        weight = aperture.to_mask(method="exact").to_image(SHAPE)
+        weight: Any = aperture.to_mask(method="exact").to_image(SHAPE)
         assert flux[k] == pytest.approx((weight * images[k]).sum(), abs=1e-5)
         assert error[k] == pytest.approx(np.sqrt((weight**2).sum()), rel=1e-4)
 
@@ -213,10 +219,10 @@ def test_kron_radius_and_flux_of_gaussians():
 def test_kron_radius_of_no_light_and_derivatives():
     args = [jnp.float32(v) for v in (20, 18, 2, 1.5, 0.3)]
     dark = -jnp.asarray(star(20, 18), jnp.float32)
-    assert np.isnan(kron_radius(dark, *args).radius)
+    assert np.isnan(radius_of(dark, *args).radius)
 
     def radius(image, a, b):
-        return kron_radius(image, *args[:2], a, b, args[4]).radius
+        return radius_of(image, *args[:2], a, b, args[4]).radius
 
     for image in (dark, -dark):
         slope = jax.grad(radius, (0, 1, 2))(image, args[2], args[2])
@@ -269,8 +275,8 @@ def test_settings_that_cannot_be_are_refused(radii):
 )
 def test_kron_flux_of_galaxies(index, iterations, least, most):
     # A cusp has no adaptive moments; what is seen has none.
-    psf = galsim.Moffat(beta=3, fwhm=3.5)
-    profile = galsim.Convolve(galsim.Sersic(index, half_light_radius=3), psf)
+    psf: Any = galsim.Moffat(beta=3, fwhm=3.5)
+    profile: Any = galsim.Convolve(galsim.Sersic(index, half_light_radius=3), psf)
     size = 141
     image = jnp.asarray(profile.drawImage(nx=size, ny=size, scale=1, method="auto").array)
     middle = jnp.float32(size // 2)

@@ -44,7 +44,7 @@ def centroid(
     variance: Float[Array, "h w"],
     x: Scalar,
     y: Scalar,
-    sigma: Scalar,
+    sigma: Scalar | float,
 ) -> Centroid:
     r"""The place where $\sum I \exp(-r^2 / 2 \sigma^2)$ is largest, sought from (x, y).
 

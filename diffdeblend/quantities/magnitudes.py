@@ -1,5 +1,7 @@
 """Fluxes as AB magnitudes and in nanojanskys. Host side."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -10,7 +12,7 @@ NANOJANSKY = 31.4
 
 
 def magnitudes(
-    flux: Float[np.ndarray, "*s"], error: Float[np.ndarray, "*s"], zero_point: float
+    flux: Float[Any, "*s"], error: Float[Any, "*s"], zero_point: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """AB magnitudes and their errors to first order; NaN where the flux is not positive."""
     safe = np.where(flux > 0, flux, np.nan).astype(float)
@@ -18,7 +20,7 @@ def magnitudes(
 
 
 def nanojanskys(
-    flux: Float[np.ndarray, "*s"], error: Float[np.ndarray, "*s"], zero_point: float
+    flux: Float[Any, "*s"], error: Float[Any, "*s"], zero_point: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fluxes and their errors in nanojanskys, also where they are negative.
 

@@ -20,7 +20,7 @@ _SETTLED = 2e-5
 _LEAST, _SHRINK, _GROW = 1e-3, 0.2, 4.0
 # Powers of (y, x) in the terms 1, dx, dy, dx^2, dx dy, dy^2, and those of their products.
 _TERMS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
-_PRODUCTS = np.array([[(a[0] + b[0]) * 5 + a[1] + b[1] for b in _TERMS] for a in _TERMS])
+_PRODUCTS = np.eye(25)[[[(a[0] + b[0]) * 5 + a[1] + b[1] for b in _TERMS] for a in _TERMS]]
 
 
 class Moments(NamedTuple):
@@ -201,7 +201,7 @@ def _system(image: Array, place: tuple, recentre: bool) -> tuple[Vector, Array, 
     weight = gaussian_weight(image.shape, place)
     sums = power_sums(image * weight, place[0], place[1], 4)
     equations, slopes = _functions(place)
-    products = sums.reshape(25)[_PRODUCTS]
+    products = _products(sums)
     light = products[0]
     values = _dot(equations, light)
     o, half = jnp.zeros_like(light[0]), -light[0] / 2
@@ -228,7 +228,7 @@ def _errors(
     """Covariance of the place, and error of the flux. A sandwich, Huber (1967)."""
     weight = jax.lax.stop_gradient(gaussian_weight(variance.shape, place))
     sums = power_sums(variance * weight**2, place[0], place[1], 4)
-    products = sums.reshape(25)[_PRODUCTS]
+    products = _products(sums)
     equations, _ = _functions(jax.lax.stop_gradient(place))
     if not recentre:
         equations = equations.at[:2].set(0)
@@ -249,6 +249,11 @@ def _fourth(products: Float[Array, "6 6"], place: tuple) -> Scalar:
     radius2 = jnp.stack([o, o, o, yy / det, -2 * xy / det, xx / det])
     some = products[0, 0] > 0
     return jnp.sum(radius2 * _dot(products, radius2)) / jnp.where(some, products[0, 0], 1.0)
+
+
+def _products(sums: Float[Array, "5 5"]) -> Float[Array, "6 6"]:
+    """Sums of the products of `_TERMS`; a product with 0 and 1, as a gather of each is slower."""
+    return _dot(jnp.asarray(_PRODUCTS, sums.dtype), sums.reshape(25))
 
 
 def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:

@@ -45,10 +45,12 @@ def _powers(length: int, degree: int) -> np.ndarray:
 def _moved(by: Scalar, degree: int) -> Float[Array, "to from"]:
     """What turns powers of u into those of u - by: the binomial theorem."""
     n = degree + 1
-    size = np.array([[comb(i, j) if j <= i else 0 for j in range(n)] for i in range(n)], float)
-    power = np.array([[max(i - j, 0) for j in range(n)] for i in range(n)])
+    size = np.zeros((n, n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            size[i, j, i - j] = comb(i, j)
     # Products, not powers: the derivative of 0 to the 0 would be NaN.
     steps = [jnp.ones_like(by)]
     for _ in range(degree):
         steps.append(steps[-1] * -by)
-    return jnp.asarray(size, by.dtype) * jnp.stack(steps)[power]
+    return jnp.matmul(jnp.asarray(size, by.dtype), jnp.stack(steps), precision=EXACT)

@@ -25,7 +25,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "detection_speed"))
 
-from field import Field, draw_field  # noqa: E402
+from field import Field, draw_field  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)
