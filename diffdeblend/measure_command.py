@@ -31,6 +31,8 @@ from diffdeblend.quantities.standard import STANDARD
 from diffdeblend.widths import FWHM_PER_SIGMA
 
 _BOX = 128
+# Of a star, in pixels, as long as nothing is known.
+_FIRST_SIGMA = 1.5
 # CModel costs as much as all others together, and tells stars from galaxies.
 MEASUREMENTS = {
     **STANDARD,
@@ -139,7 +141,8 @@ def _prepared(exposure: Exposure, chosen: argparse.Namespace, progress: Progress
     if isinstance(exposure.psf, KolmogorovPSF) and not chosen.psf_fwhm:
         progress.begin("stars")
         sky = SurfaceFit(_BOX) if measures_sky else None
-        return characterize(exposure, background=sky, cosmic_rays=None).exposure
+        found = characterize(exposure, background=sky, cosmic_rays=None, sigma=_FIRST_SIGMA)
+        return found.exposure
     if not measures_sky:
         return exposure
     progress.begin("sky")
