@@ -17,6 +17,7 @@ _HOMES = {
         "PolynomialBackground",
         "SplineBackground",
     ),
+    "column_names": ("select_columns",),
     "components": (
         "AbstractComponent",
         "BulgeDisc",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from diffdeblend.background import MeshBackground as MeshBackground
     from diffdeblend.background import PolynomialBackground as PolynomialBackground
     from diffdeblend.background import SplineBackground as SplineBackground
+    from diffdeblend.column_names import select_columns as select_columns
     from diffdeblend.components import AbstractComponent as AbstractComponent
     from diffdeblend.components import BulgeDisc as BulgeDisc
     from diffdeblend.components import DeVaucouleurs as DeVaucouleurs

@@ -11,6 +11,7 @@ from diffdeblend.blend_options import add_score, add_simulate
 from diffdeblend.coadd_options import add_coadd
 from diffdeblend.deblend_options import add_deblend
 from diffdeblend.detect_options import add_detect
+from diffdeblend.measure_options import add_measure
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf_options import add_psf
 from diffdeblend.subtract_options import add_subtract
@@ -73,6 +74,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.detect_command import run_detect
 
         run_detect(chosen, progress)
+    elif chosen.command == "measure":
+        from diffdeblend.measure_command import run_measure
+
+        run_measure(chosen, progress)
     elif chosen.command == "psf":
         from diffdeblend.psf_command import run_psf
 
@@ -106,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     add_deblend(commands)
     add_detect(commands)
+    add_measure(commands)
     add_psf(commands)
     add_subtract(commands)
     add_coadd(commands)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "diffdeblend"
 # A module imports from rows above its own, and from within its own folder.
 LAYERS = (
     {"parameters", "grid", "cores", "backend", "polynomials", "widths", "grow"},
-    {"radial", "fourier", "build_radial_table"},
+    {"radial", "fourier", "build_radial_table", "column_names"},
     {"background", "psf", "components"},
     {"header", "own_code"},
     {"sky", "noise", "planes", "wings"},
@@ -32,22 +32,24 @@ LAYERS = (
     {"subtract", "coadd"},
     {"deblend"},
     {"batch"},
-    {"transients"},
+    {"characterize", "transients"},
     {"multiband"},
     {"simulate"},
     {"score"},
     {"painter", "panels", "plot_columns"},
+    {"stretch"},
     {"plot", "plot_blends", "plot_scores", "plot_segments", "plot_psf", "plot_subtraction"},
-    {"plot_detections"},
+    {"plot_detections", "plot_footprints", "plot_mask_planes"},
+    {"plot_measured"},
     {"io"},
     {"progress", "listing", "programs"},
     {"image_options", "epoch_options"},
-    {"blend_options", "deblend_options", "detect_options"},
+    {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options"},
     {"image_command", "epoch_inputs"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
-    {"psf_command", "subtract_command", "coadd_command"},
+    {"psf_command", "subtract_command", "coadd_command", "measure_command"},
     {"cli"},
     {"__main__"},
 )
@@ -56,7 +58,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
     *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
-    *("cli", "__main__", "build_radial_table"),
+    *("measure_command", "cli", "__main__", "build_radial_table"),
 }
 # The user calls these to set JAX up.
 SETS_JAX_UP = FOR_USERS | {"programs"}

@@ -40,7 +40,8 @@ def test_commands_of_ci_are_there(readme):
 def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
-        r"(?:^|[\s/])diffdeblend ((?:deblend|detect|psf|subtract|coadd|simulate|score|-).*)$",
+        r"(?:^|[\s/])diffdeblend "
+        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|-).*)$",
         shown,
         flags=re.MULTILINE,
     )
@@ -51,7 +52,7 @@ def test_shown_commands_are_understood(readme):
 
 
 # Each of these takes a quarter of a minute and has its own tests.
-LONG = ("deblend(", "fit(", "fit_batch(", "measure_blends(", "find_transients(")
+LONG = ("deblend(", "fit(", "fit_batch(", "measure_blends(", "measure_bands(", "find_transients(")
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -168,7 +168,9 @@ def _shifted(given: Given, rows: np.ndarray, stamps: SourceStamp) -> dict[str, d
     dtype = np.asarray(stamps.image).dtype
 
     def one(key: str, values: np.ndarray) -> np.ndarray:
-        values = values[rows] - origin.get(key, 0)
+        values = values[rows]
+        # Flags stay booleans: less a zero they would be integers.
+        values = values - origin[key] if key in origin else values
         return values.astype(dtype) if values.dtype.kind == "f" else values
 
     return {

@@ -8,6 +8,11 @@ from diffdeblend.simulate.catalog import concatenate as concatenate
 from diffdeblend.simulate.catalog import with_bands as with_bands
 from diffdeblend.simulate.catsim import read_catsim as read_catsim
 from diffdeblend.simulate.cosmos import read_cosmos as read_cosmos
+from diffdeblend.simulate.field import Field as Field
+from diffdeblend.simulate.field import draw_field as draw_field
+from diffdeblend.simulate.field import field_sources as field_sources
+from diffdeblend.simulate.field import make_field as make_field
+from diffdeblend.simulate.field import moffat_basis as moffat_basis
 from diffdeblend.simulate.fourier_renderer import FourierRenderer as FourierRenderer
 from diffdeblend.simulate.galsim_renderer import TIGHT as TIGHT
 from diffdeblend.simulate.galsim_renderer import GalSimRenderer as GalSimRenderer

@@ -98,6 +98,7 @@ def star_catalog(
     brightest: float = 18.0,
     faintest: float = 26.0,
     slope: float = 0.12,
+    scatter: float = 0.05,
 ) -> Catalog:
     r"""Stars: points that radiate as black bodies, with the magnitudes of `synthetic_catalog`.
 
@@ -107,7 +108,7 @@ def star_catalog(
 
     Temperatures (column `temperature`, in K) are log-normal, from a median of 5500 K at i = 18 to
     3600 K at 26: faint stars are mostly red dwarfs. $f_\nu \propto \lambda^{-3} /
-    (e^{hc / \lambda k T} - 1)$ and 0.05 mag (rms) in each band.
+    (e^{hc / \lambda k T} - 1)$ and `scatter` magnitudes (rms) in each band.
 
     **Raises:** `ValueError` for fewer than one star or an empty range of magnitudes.
     """
@@ -119,7 +120,7 @@ def star_catalog(
         wavelength**3 * np.expm1(_HC_OVER_K / (wavelength * temperature[:, None]))
     )
     table = Table({"redshift": np.zeros(n), "temperature": temperature})
-    _add_magnitudes(table, magnitude, colour + 0.05 * rng.normal(size=colour.shape))
+    _add_magnitudes(table, magnitude, colour + scatter * rng.normal(size=colour.shape))
     zero = np.zeros((n, 1))
     parts = Parts(zero + 1, zero, zero, zero, zero + 1)
     return Catalog(
