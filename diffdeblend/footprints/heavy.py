@@ -259,14 +259,6 @@ def band_of(exposure: Exposure, band: str | None) -> int:
     return 0
 
 
-def with_pixels(exposure: Exposure, image: Any, variance: Any, mask: Any) -> Exposure:
-    """The exposure with other numbers in its three planes."""
-    import jax.numpy as jnp
-
-    planes = [jnp.asarray(one) for one in (image, variance, mask)]
-    return Exposure(*planes, exposure.psf, exposure.header, exposure.noise_correlation)
-
-
 def inserted(pixels: Pixels, spans: SpanSet | RaggedSpans, into: Any, band: str | None) -> Any:
     """An image or an exposure with other pixels; see `HeavyFootprint.insert`."""
     if not isinstance(into, Exposure):
