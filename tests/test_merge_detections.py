@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from diffdeblend.footprints import Footprint, FootprintSet, Peaks, SpanSet
@@ -175,6 +175,7 @@ def oracle(sets, priority, scale, same=0.3, new=1.0):
 
 
 @settings(max_examples=40, deadline=None)
+@example(322660, 2, 2)  # Nothing in the first band, two that overlap in the second.
 @given(st.integers(0, 10**9), st.integers(1, 4), st.sampled_from([2, 6, 14]))
 def test_any_bands_are_merged_as_one_by_one(seed, n_bands, n):
     random = np.random.default_rng(seed)

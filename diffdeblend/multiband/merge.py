@@ -46,12 +46,12 @@ def merge_detections(
 
     Bands are taken in the order of `priority`. A footprint that overlaps none of those so far is
     new. Else the first of those that it overlaps takes in its pixels, and with them all others that
-    it overlaps: footprints of the first band are joined by those of later bands alone. Of each peak
-    that comes into a footprint, the distance to the nearest one already there decides, see
-    `peak_rule`: it is that peak, seen in one more band; or a peak of its own; or dropped, as nobody
-    can say which. Peaks that come in together, as all those of a band do, are not compared with one
-    another. Where a footprint joins several, the first takes in their peaks before those of the
-    band: the earlier bands have the say.
+    it overlaps: footprints of the first band that has any are joined by those of later bands alone.
+    Of each peak that comes into a footprint, the distance to the nearest one already there decides,
+    see `peak_rule`: it is that peak, seen in one more band; or a peak of its own; or dropped, as
+    nobody can say which. Peaks that come in together, as all those of a band do, are not compared
+    with one another. Where a footprint joins several, the first takes in their peaks before those
+    of the band: the earlier bands have the say.
 
     The order matters: an early band gives a peak its position and value, and a late one loses
     peaks near to it. Begin with the deepest band.
@@ -81,8 +81,8 @@ def merge_detections(
     made = _Merged(none, each[:0], np.full(len(table), -1), each[band])
     for k, one in enumerate(several):
         own = np.flatnonzero(band == k)
-        # The first band is never merged with itself.
-        made = _with_band(made, one, own, each[k], xy, (same, new), joins=k > 0)
+        # The first band that has any is never merged with itself.
+        made = _with_band(made, one, own, each[k], xy, (same, new), joins=len(made.spans) > 0)
     merged = _as_set(made, table, names, several[0])
     return merged if sky is None else _with_sky(merged, sky)
 
