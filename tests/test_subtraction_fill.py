@@ -9,11 +9,11 @@ from scipy.ndimage import binary_dilation
 from diffdeblend.exposure import make_exposure
 from diffdeblend.grow import grown
 from diffdeblend.psf import PSFBasis
+from diffdeblend.psf.stamps import basis_stamps, basis_weights
 from diffdeblend.subtract.fill_jointly import fill_jointly
 from diffdeblend.subtract.fill_missing import fill_missing
 from diffdeblend.subtract.inputs import band_pair
 from diffdeblend.subtract.maps import ImagePair
-from diffdeblend.subtract.psf_stamps import basis_stamps, basis_weights
 from diffdeblend.subtract.variance import SystematicNoise
 from tests.subtraction_fields import SIGMA_NEW, SIGMA_REFERENCE, field, gaussian_stamp
 

@@ -8,10 +8,10 @@ from quick import hasty
 from subtraction_fields import SKY_NEW, SKY_REFERENCE, field
 
 from diffdeblend.psf import GaussianPSF, PSFBasis
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.subtract import SystematicNoise
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.maps import ImagePair
-from diffdeblend.subtract.psf_stamps import psf_stamp
 
 SHAPE, POINT = (40, 36), (20, 17, 4000.0)
 NAMES = ("beta", "dx", "dy", "gamma", "new", "reference", "fwhm", "coefficients")

@@ -12,11 +12,11 @@ from diffdeblend.allocate.blends import OpenBlend, open_blend, take_from
 from diffdeblend.allocate.children import Child, child_of
 from diffdeblend.allocate.make_templates import Template, points_of, symmetric_of
 from diffdeblend.allocate.points import Points, find_points
-from diffdeblend.allocate.psf_stamps import psf_stamps
 from diffdeblend.allocate.stray_flux import STRAY_FLUX, stray_shares
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import SourceRecords, SpanSet
 from diffdeblend.footprints.heavy import band_of
+from diffdeblend.psf.stamps import psf_stamps
 
 # How noisy the share of a pixel is, see `child_of`.
 _DOUBT = 2.0

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from diffdeblend.allocate.blends import OpenBlend, put_around
-from diffdeblend.allocate.psf_stamps import width
 from diffdeblend.allocate.psf_test import fit_points
+from diffdeblend.widths import equivalent_fwhm
 
 # Fits side by side in one program, and for how many points at most each.
 _TOGETHER = 256
@@ -48,7 +48,7 @@ def find_points(
     n = len(psf)
     if n == 0:
         return Points(np.zeros(0, bool), *(np.zeros(0) for _ in range(5)))
-    full = width(psf)
+    full = equivalent_fwhm(psf)
     ramp = np.stack([np.ceil(full), np.ceil(1.5 * full)], axis=1).astype(np.float32)
     half = int(4 * np.ceil(ramp[:, 1].max() / 4))
     image = np.zeros((n, 2 * half + 1, 2 * half + 1), np.float32)

@@ -10,9 +10,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import cg
 
 from diffdeblend.fourier import fast_length
+from diffdeblend.psf.stamps import psf_stamps
 from diffdeblend.subtract.filters import EPSILON
 from diffdeblend.subtract.inputs import BandPair
-from diffdeblend.subtract.psf_stamps import psf_stamps
 
 # Pixels beyond the half width of a PSF that have a say in a missing one.
 _MARGIN = 5
@@ -52,7 +52,7 @@ def fill_missing(
         return new, reference
     group, middle_x, middle_y = _groups(holes[0] | holes[1], y, x)
     stamps = [
-        np.asarray(psf_stamps(psf, pair.band, middle_x, middle_y, np.float32))
+        psf_stamps(psf, pair.band, middle_x, middle_y).astype(np.float32)
         for psf in (pair.psf_new, pair.psf_reference)
     ]
     reach = max(s.shape[-1] for s in stamps) // 2 + _MARGIN

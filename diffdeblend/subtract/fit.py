@@ -9,13 +9,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from diffdeblend.exposure import Exposure
 from diffdeblend.grow import grown
 from diffdeblend.polynomials import chebyshev_design, chebyshev_terms, n_terms
+from diffdeblend.psf.stamps import psf_stamp, psf_stamps
 from diffdeblend.subtract.constant import default_border
 from diffdeblend.subtract.filters import proper_filters, shift_plane
 from diffdeblend.subtract.fit_stamps import bright_places, cut_stamps, stamp_plan
 from diffdeblend.subtract.fit_steps import Outcome, Registration, Stamps, fit_stamps
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
 from diffdeblend.subtract.padding import pad, padded_shape, unpad
-from diffdeblend.subtract.psf_stamps import psf_stamp, psf_stamps
 
 # Programs are compiled for so many stamps; what is not there is filled up.
 _NUMBERS = (16, 64, 256)
@@ -207,8 +207,8 @@ def _stamps(pair: BandPair, places: np.ndarray, degree: int) -> Stamps:
     return Stamps(
         *(jnp.asarray(cut_stamps(image, rows, plan.side)) for image in images),
         known=jnp.asarray(known),
-        psf_new=psf_stamps(pair.psf_new, pair.band, x, y, dtype),
-        psf_reference=psf_stamps(pair.psf_reference, pair.band, x, y, dtype),
+        psf_new=jnp.asarray(psf_stamps(pair.psf_new, pair.band, x, y), dtype),
+        psf_reference=jnp.asarray(psf_stamps(pair.psf_reference, pair.band, x, y), dtype),
         terms=jnp.asarray(chebyshev_design(x, y, pair.new.shape, degree), dtype),
         use=jnp.asarray(np.arange(number) < len(places), dtype),
         sigma_new=jnp.asarray(pair.sigma_new, dtype),

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.psf import AbstractPSF
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.subtract.fill import fill_holes
-from diffdeblend.subtract.psf_stamps import psf_stamp
 from diffdeblend.widths import equivalent_fwhm
 
 _SAMPLED = 100_000

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from diffdeblend.fourier import EXACT, fast_length
 from diffdeblend.psf import AbstractPSF, PixelPSF
 from diffdeblend.psf.basis import PSFBasis, constant_basis
+from diffdeblend.psf.stamps import basis_weights
 from diffdeblend.subtract.filters import (
     ProperFilters,
     centred_stamp,
@@ -20,7 +21,6 @@ from diffdeblend.subtract.filters import (
     power_of,
     transfer_plane,
 )
-from diffdeblend.subtract.psf_stamps import basis_weights
 from diffdeblend.subtract.tiling import Tiling, make_tiling
 from diffdeblend.subtract.variance import squared_stamps
 

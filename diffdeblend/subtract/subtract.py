@@ -14,6 +14,7 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.header import Header
 from diffdeblend.polynomials import chebyshev_design, field_maps
 from diffdeblend.psf import PixelPSF
+from diffdeblend.psf.stamps import psf_stamp, varies
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.difference import Difference
 from diffdeblend.subtract.fill_jointly import fill_jointly
@@ -22,7 +23,6 @@ from diffdeblend.subtract.fit import SubtractionFit, fit_subtraction
 from diffdeblend.subtract.inputs import BandPair, band_pair, check_pair
 from diffdeblend.subtract.maps import ImagePair, Maps
 from diffdeblend.subtract.nodes import NodePSF, node_psfs, tiling_for
-from diffdeblend.subtract.psf_stamps import psf_stamp, varies
 from diffdeblend.subtract.tiles import subtract_tiles
 from diffdeblend.subtract.tiling import Tiling
 from diffdeblend.subtract.variance import SystematicNoise

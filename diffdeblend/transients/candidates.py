@@ -10,12 +10,10 @@ from jaxtyping import Array, Bool, Float
 from scipy.ndimage import uniform_filter
 from scipy.spatial import KDTree
 
-from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
 from diffdeblend.header import flux_unit
-from diffdeblend.psf import AbstractPSF, PSFBasis
+from diffdeblend.psf.stamps import one_or_each
 from diffdeblend.subtract.difference import Difference
-from diffdeblend.subtract.psf_stamps import basis_stamps
 from diffdeblend.transients.judge_places import Place, judge_places
 from diffdeblend.transients.templates import Pair
 
@@ -168,16 +166,6 @@ def peak_map(
     return (strength == largest) & (strength > threshold) & inside
 
 
-def psf_stamps(
-    psf: AbstractPSF, band: int, x: np.ndarray, y: np.ndarray
-) -> Float[np.ndarray, "*place h w"]:
-    """Images of the PSF at places, `(place, h, w)`, or `(h, w)` if it is the same everywhere."""
-    if isinstance(psf, PSFBasis):
-        return basis_stamps(psf, band, x, y)
-    stamp = psf_images(psf, _STAMP)[band]
-    return stamp / stamp.sum()
-
-
 def pair_at(
     difference: Difference,
     new: Exposure,
@@ -193,8 +181,8 @@ def pair_at(
     else:
         dx, dy = (np.full(x.shape, float(v[band])) for v in (difference.dx, difference.dy))
     stamps = [
-        psf_stamps(new.psf, band, x, y),
-        psf_stamps(reference.psf, band, x - dx, y - dy),
+        one_or_each(new.psf, band, x, y),
+        one_or_each(reference.psf, band, x - dx, y - dy),
     ]
     if stamps[0].ndim == stamps[1].ndim == 2 and fit is None:
         # One place stands for all, and is judged with one set of templates.

@@ -20,8 +20,8 @@ from diffdeblend.fit.prior import shape_prior
 from diffdeblend.fit.unknowns import Unknowns, free_numbers, unknowns_of
 from diffdeblend.grid import STANDARD
 from diffdeblend.psf import PixelPSF
+from diffdeblend.psf.stamps import psf_stamps
 from diffdeblend.scene import Scene
-from diffdeblend.transients.candidates import psf_stamps
 
 _STEPS = 25
 # The longest step of a mapped shape parameter.
@@ -98,8 +98,7 @@ def forced_epochs(
     for exposure in epochs:
         for values, into in ((exposure.data[band], data), (exposure.weight[band], weight)):
             into.append(np.pad(np.asarray(values), half)[rows, columns])
-        stamps = psf_stamps(exposure.psf, band, x, y)
-        psfs.append(np.broadcast_to(stamps, (x.size, *stamps.shape[-2:])))
+        psfs.append(psf_stamps(exposure.psf, band, x, y))
     kind = dtype or epochs[0].image.dtype
     corner = middle - half
     start = [*(places - corner).T, x - corner[:, 0], y - corner[:, 1]]

@@ -7,8 +7,8 @@ import numpy as np
 from astropy.table import QTable
 
 from diffdeblend.measure.points import PointFluxes, point_fluxes
+from diffdeblend.psf.stamps import one_or_each
 from diffdeblend.subtract.difference import Difference
-from diffdeblend.transients.candidates import psf_stamps
 
 _DESCRIPTIONS = {
     "source": "Row of the position",
@@ -96,7 +96,7 @@ def forced_fluxes(difference: Difference, band: int, x: np.ndarray, y: np.ndarra
     image = np.asarray(difference.D[band], float)
     bad = np.asarray(difference.bad[band])
     used = np.isfinite(image) & np.asarray(difference.exposure.good[band]) & ~bad
-    stamps = psf_stamps(difference.exposure.psf, band, x, y)
+    stamps = one_or_each(difference.exposure.psf, band, x, y)
     found = point_fluxes(image, used.astype(float), stamps, x, y)
     scale = float(difference.F_D[band])
     # In white noise the error is 1 / (F_D |P_D|); photons and registration add to it.

@@ -21,11 +21,11 @@ import numpy as np
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.psf import PSFBasis
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.simulate.star_field import elliptical_psf, star_field
 from diffdeblend.subtract import fit_subtraction, node_psfs, subtract, subtract_tiles, tiling_for
 from diffdeblend.subtract.constant import subtract_constant
 from diffdeblend.subtract.maps import ImagePair
-from diffdeblend.subtract.psf_stamps import psf_stamp
 from diffdeblend.subtract.variance import SystematicNoise
 from diffdeblend.transients.find_transients import find_transients
 

@@ -6,12 +6,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from diffdeblend.detect.peaks import psf_images
 from diffdeblend.grid import product_modes
 from diffdeblend.parameters import as_float
 from diffdeblend.polynomials import chebyshev_design
-from diffdeblend.psf import AbstractPSF, PixelPSF, SampledPSF
+from diffdeblend.psf.abstract import AbstractPSF
+from diffdeblend.psf.as_images import psf_images
 from diffdeblend.psf.basis import PSFBasis
+from diffdeblend.psf.pixels import PixelPSF
+from diffdeblend.psf.sampled import SampledPSF
 
 # A PSF that is a formula is drawn on so many pixels.
 _DRAWN = 41
@@ -50,20 +52,31 @@ def psf_stamp(psf: AbstractPSF, shape: tuple[int, int]) -> Float[Array, "band h 
 
 
 def psf_stamps(
-    psf: AbstractPSF, band: int, x: np.ndarray, y: np.ndarray, dtype
-) -> Float[Array, "place h w"]:
-    """The PSF of one band at places of an image, in pixels."""
+    psf: AbstractPSF, band: int, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "place h w"]:
+    """The PSF of one band at places of an image, in pixels: unit sum, odd sides. Host side.
+
+    One that is the same everywhere takes the memory of one image.
+    """
     if isinstance(psf, PSFBasis):
-        return jnp.asarray(basis_stamps(psf, band, x, y), dtype)
+        return basis_stamps(psf, band, x, y)
     if isinstance(psf, PixelPSF) or not varies(psf):
-        one = psf_stamp(psf, (1, 1))[band].astype(dtype)
-        return jnp.broadcast_to(one, (len(x), *one.shape))
-    one = [
-        psf_images(psf.at(jnp.asarray(u), jnp.asarray(v)), _DRAWN)[band]
-        for u, v in zip(x, y, strict=True)
-    ]
-    stamps = jnp.asarray(np.stack(one), dtype)
+        one = psf_images(psf, _DRAWN)[band]
+        return np.broadcast_to(one / one.sum(), (len(x), *one.shape))
+    at = zip(np.asarray(x, float), np.asarray(y, float), strict=True)
+    stamps = np.stack(
+        [psf_images(psf.at(jnp.asarray(u), jnp.asarray(v)), _DRAWN)[band] for u, v in at]
+    )
     return stamps / stamps.sum(axis=(1, 2), keepdims=True)
+
+
+def one_or_each(
+    psf: AbstractPSF, band: int, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "*place h w"]:
+    """As `psf_stamps`; one image, `(h, w)`, where it is the same everywhere. Host side."""
+    if varies(psf):
+        return psf_stamps(psf, band, x, y)
+    return psf_stamps(psf, band, np.zeros(1), np.zeros(1))[0]
 
 
 def basis_stamps(
