@@ -1,6 +1,7 @@
 """Sources under a PSF that varies, children of blends, and Kron fluxes beside the catalogues'."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_kron_fluxes_are_those_of_the_catalogues():
     error = np.sqrt(1 + clean / 20 + 0.2 * (COLUMNS + ROWS) / 100)
     image = clean + error * rng.normal(size=SHAPE) * 0.2
     # Far enough out for the moments of the segment to be those of the source.
-    labels = LabelImage(label(clean > 0.02)[0].astype(np.int32))
+    parts: Any = label(clean > 0.02)
+    labels = LabelImage(parts[0].astype(np.int32))
     segments = segmentation.SegmentationImage(np.asarray(labels.data))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
