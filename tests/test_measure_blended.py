@@ -123,6 +123,7 @@ def test_children_of_blends_have_the_light_of_their_stars():
     assert np.median(found["aperture_flux_13"][bright]) == pytest.approx(FLUX, rel=0.03)
 
 
+@pytest.mark.slow
 def test_kron_fluxes_are_those_of_the_catalogues():
     """Elliptical Gaussians, bright and far from one another, with errors of each pixel's own."""
     segmentation = pytest.importorskip("photutils.segmentation")
