@@ -5,11 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.psf import AbstractPSF, PSFBasis
-from diffdeblend.psf.as_images import psf_images
-
-# Of a PSF that is a formula.
-_SIZE = 41
+from diffdeblend.psf import AbstractPSF
+from diffdeblend.psf.stamps import psf_stamps, varies
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +24,12 @@ class PSFStamps:
     @classmethod
     def of(cls, psf: AbstractPSF, band: int) -> "PSFStamps":
         """Of one band, by its place."""
-        # A PSF that does not change has the rule of all PSFs.
-        constant = type(psf).at is AbstractPSF.at
-        return cls(_unit(psf_images(psf, _SIZE)[band]) if constant else None, psf, band)
+        nowhere = np.zeros(1)
+        same = None if varies(psf) else psf_stamps(psf, band, nowhere, nowhere)[0]
+        return cls(same, psf, band)
 
     def at(self, place: Float[np.ndarray, "source 2"]) -> Float[np.ndarray, "*source k l"]:
         """Images at positions (x, y); one image where it is one for all."""
         if self.same is not None:
             return self.same
-        x, y = place[:, 0], place[:, 1]
-        if isinstance(self.psf, PSFBasis):
-            dtype = np.asarray(self.psf.coefficients).dtype
-            images = self.psf.images_at(x.astype(dtype), y.astype(dtype))
-            return np.asarray(images)[:, self.band]
-        each = [psf_images(self.psf.at(*where), _SIZE)[self.band] for where in place]
-        return np.stack([_unit(image) for image in each])
-
-
-def _unit(image: np.ndarray) -> np.ndarray:
-    return image / image.sum()
+        return psf_stamps(self.psf, self.band, place[:, 0], place[:, 1])
