@@ -189,7 +189,7 @@ def _usual_rows(table: Any, found: BandCatalog, flux: str) -> list[list[str]]:
             with_error(
                 float(_plain(row[f"{flux}_{kind}_{band}"])),
                 float(_plain(row[f"{flux}_{kind}_err_{band}"])),
-                most=3,
+                most=4,
             )
             for band in bands
         ]
