@@ -23,9 +23,9 @@ _ELLIPSE = ("xx", "yy", "xy")
 class MeasureCModel:
     """`cmodel` at the centroid, on pixels of no excluded plane.
 
-    `flux`, `flux_err`, `flux_err_held`, `frac_dev`, `chi2`, `n_pixels`; of each profile alone
-    `exp_*` and `dev_*`: `flux`, `radius`, `xx`, `yy`, `xy`, `chi2`. Flags: those of `CModel`;
-    `flag` also where the centroid failed.
+    `flux`, `flux_err`, `flux_err_held`, `frac_dev`, `chi2`, `n_pixels`; of the two profiles
+    `exp_*` and `dev_*`: `flux`, `radius`, `xx`, `yy`, `xy`, `chi2`, as in `ProfileFit`. Flags:
+    those of `CModel`; `flag` also where the centroid failed.
     """
 
     settings: CModelSettings = STANDARD_CMODEL
