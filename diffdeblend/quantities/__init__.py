@@ -14,6 +14,9 @@ from diffdeblend.quantities.cmodel import cmodel as cmodel
 from diffdeblend.quantities.cmodel import forced_cmodel as forced_cmodel
 from diffdeblend.quantities.extendedness import MeasureExtendedness as MeasureExtendedness
 from diffdeblend.quantities.extendedness import extendedness as extendedness
+from diffdeblend.quantities.extendedness import (
+    measure_size_extendedness as measure_size_extendedness,
+)
 from diffdeblend.quantities.extendedness import size_extendedness as size_extendedness
 from diffdeblend.quantities.gaussian_flux import gaussian_flux as gaussian_flux
 from diffdeblend.quantities.kron_flux import MeasureKron as MeasureKron
@@ -36,4 +39,5 @@ from diffdeblend.quantities.stamp import SourceStamp as SourceStamp
 from diffdeblend.quantities.stamp import cut_stamps as cut_stamps
 from diffdeblend.quantities.stamp import image_planes as image_planes
 from diffdeblend.quantities.standard import STANDARD as STANDARD
+from diffdeblend.quantities.standard import WITH_CMODEL as WITH_CMODEL
 from diffdeblend.quantities.standard import Measurement as Measurement

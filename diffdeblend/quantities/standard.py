@@ -7,9 +7,11 @@ from jaxtyping import Array
 
 from diffdeblend.quantities.aperture_flux import MeasureApertures
 from diffdeblend.quantities.centroid import measure_centroid
+from diffdeblend.quantities.extendedness import MeasureExtendedness, measure_size_extendedness
 from diffdeblend.quantities.gaussian_flux import measure_gaussian_flux
 from diffdeblend.quantities.kron_flux import MeasureKron
 from diffdeblend.quantities.local_background import MeasureLocalBackground
+from diffdeblend.quantities.measure_cmodel import MeasureCModel
 from diffdeblend.quantities.pixel_flags import MeasurePixelFlags
 from diffdeblend.quantities.psf_flux import measure_psf_flux
 from diffdeblend.quantities.shape import MeasureShape, measure_psf_shape
@@ -29,5 +31,15 @@ STANDARD: Mapping[str, Measurement] = MappingProxyType(
         "aperture": MeasureApertures(),
         "kron": MeasureKron(),
         "local_background": MeasureLocalBackground(),
+    }
+)
+
+# The same with CModel, and what it says of stars and galaxies: for catalogues of galaxies.
+WITH_CMODEL: Mapping[str, Measurement] = MappingProxyType(
+    {
+        **STANDARD,
+        "cmodel": MeasureCModel(),
+        "extendedness": MeasureExtendedness(),
+        "size_extendedness": measure_size_extendedness,
     }
 )
