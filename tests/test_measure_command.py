@@ -37,7 +37,7 @@ def exposure():
     image = rng.normal(30.0, 5.0, (len(BANDS), *SHAPE))
     for at_x, at_y in zip(rng.uniform(14, 106, 8), rng.uniform(14, 96, 8), strict=True):
         image += 60 * np.exp(-((x - at_x) ** 2 + (y - at_y) ** 2) / 4.5)
-    psf = GaussianPSF([3.53] * len(BANDS))
+    psf = GaussianPSF(np.full(len(BANDS), 3.53))
     zero_points = (ZERO_POINT,) * len(BANDS)
     return make_exposure(image, 25.0, psf, bands=BANDS, zero_points=zero_points, unit="nJy")
 
