@@ -10,24 +10,12 @@ from astropy.table import QTable
 
 from diffdeblend.footprints import SourceRecords
 from diffdeblend.header import Header
+from diffdeblend.multiband.column_words import FLUX, column_words
 from diffdeblend.quantities.magnitudes import magnitudes
 from diffdeblend.sky import sky_positions
 
 # Fluxes that have magnitudes and colours, where they were measured.
 _FLUXES = ("psf", "gaussian", "kron", "cmodel")
-# By the end of a column's name, the longest first.
-_SAID = {
-    "flux_err": "Standard deviation of the flux",
-    "flux": "Flux",
-    "frac_dev": "Share of the de Vaucouleurs profile in the flux",
-    "flag": "No number of this measurement is to be trusted",
-    "radius": "Radius, pixels",
-    "xx": "Second moment along x, square pixels",
-    "yy": "Second moment along y, square pixels",
-    "xy": "Mixed second moment, square pixels",
-    "x": "Place along x; the first pixel is centred on 0",
-    "y": "Place along y; the first pixel is centred on 0",
-}
 
 
 def band_table(
@@ -44,21 +32,22 @@ def band_table(
     - `held`: columns of the reference band, under their own names, those of places and shapes with
         the rest of what was measured there under `ref_<column>`.
     - `forced`: of each band, columns that become `<column>_<band>`. With zero points there are
-        magnitudes `<flux>_mag_<band>` with errors, and colours of neighbouring bands,
-        `<flux>_color_<band>_<band>`.
+        magnitudes `<flux>_mag_<band>` with errors, as `aperture_mag_12_<band>` of circles, and
+        colours of neighbouring bands, `<flux>_color_<band>_<band>`, but of circles.
+    - places and radii are in pixels, moments in square pixels, fluxes in the unit of the header.
     """
     out: dict[str, Any] = {}
     said: dict[str, str] = {}
     table = records.table()
-    for name in table.colnames:
-        out[name] = np.asarray(table[name])
     unit = units.Unit(header.unit) if header.unit else None
+    for name in table.colnames:
+        out[name], said[name] = _told(name, np.asarray(table[name]), unit)
     for name, values in held.items():
         if name in out:
             continue
         key = name if name.startswith(("centroid_", "shape_")) else f"ref_{name}"
-        out[key] = _with_unit(name, values, unit)
-        said[key] = _description(name) + ", in the reference band"
+        out[key], words = _told(name, values, unit)
+        said[key] = words + ", in the reference band"
     out["ref_band"] = np.array(priority)[reference] if len(reference) else np.zeros(0, "U1")
     said["ref_band"] = "Band that gives place and shape"
     for band in priority:
@@ -75,8 +64,8 @@ def band_table(
     for band in header.bands:
         for name, values in forced[band].items():
             if name not in shared:
-                out[f"{name}_{band}"] = _with_unit(name, values, unit)
-                said[f"{name}_{band}"] = f"{_description(name)} in {band}, forced"
+                out[f"{name}_{band}"], words = _told(name, values, unit)
+                said[f"{name}_{band}"] = f"{words}; in {band}, forced"
     if header.zero_points is not None:
         _add_magnitudes(out, said, header, forced)
     made: Any = QTable(out)
@@ -94,34 +83,35 @@ def _add_magnitudes(
     forced: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
     assert header.zero_points is not None
-    for kind in _FLUXES:
-        if f"{kind}_flux" not in forced[header.bands[0]]:
-            continue
+    for kind, tail in _measured_fluxes(forced[header.bands[0]]):
         known = {}
         for band, zero_point in zip(header.bands, header.zero_points, strict=True):
-            flux, error = (forced[band][f"{kind}_flux{end}"] for end in ("", "_err"))
+            flux, error = (forced[band][f"{kind}_flux{tail}{end}"] for end in ("", "_err"))
             known[band] = magnitudes(flux, error, zero_point)
             for end, values in zip(("", "_err"), known[band], strict=True):
-                key = f"{kind}_mag{end}_{band}"
+                key = f"{kind}_mag{tail}{end}_{band}"
                 out[key] = values * units.mag
-                said[key] = f"AB magnitude of {kind}_flux in {band}" if not end else "Its error"
-        for one, two in pairwise(header.bands):
+                of_flux = f"AB magnitude of {kind}_flux{tail} in {band}"
+                said[key] = f"Standard deviation of the {of_flux}" if end else of_flux
+        # Circles are many, and their colours the difference of two columns.
+        for one, two in pairwise(() if tail else header.bands):
             key = f"{kind}_color_{one}_{two}"
             out[key] = (known[one][0] - known[two][0]) * units.mag
             said[key] = f"{one} - {two} of {kind}_flux, AB magnitudes"
             # Noise of the bands is of its own in each.
             out[f"{key}_err"] = np.hypot(known[one][1], known[two][1]) * units.mag
-            said[f"{key}_err"] = "Standard deviation of the colour"
+            said[f"{key}_err"] = f"Standard deviation of {key}"
 
 
-def _with_unit(name: str, values: np.ndarray, unit: Any) -> Any:
-    flux = "flux" in name and values.dtype.kind == "f" and "chi2" not in name
-    return values * unit if unit is not None and flux else values
+def _measured_fluxes(columns: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Fluxes with errors, as what comes before and after `_flux` in their names."""
+    circles = [name.removeprefix("aperture_flux") for name in columns if "aperture_flux_" in name]
+    found = [("aperture", tail) for tail in circles if not tail.endswith("_err")]
+    return [(kind, "") for kind in _FLUXES if f"{kind}_flux" in columns] + found
 
 
-def _description(name: str) -> str:
-    measurement, _, key = name.partition("_")
-    for end, words in _SAID.items():
-        if key == end or key.endswith(f"_{end}"):
-            return f"{measurement}: {words}"
-    return f"{measurement}: {key}"
+def _told(name: str, values: np.ndarray, unit: Any) -> tuple[Any, str]:
+    """A column with its unit, and what it means."""
+    words = column_words(name)
+    own = unit if words.unit is FLUX else words.unit
+    return values if own is None else values * own, words.description
