@@ -64,6 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run() -> None:
+    """`main` as a process of its own."""
+    code = main()
+    if code == 130:
+        # Threads of XLA that still compile cannot be stopped; to end the interpreter around them
+        # is a crash. All files are closed by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _run(chosen: argparse.Namespace, progress: Progress) -> None:
     """What a command needs is imported here, when it is known which one it is."""
     if chosen.command == "simulate":
