@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from photutils.aperture import CircularAperture, EllipticalAperture, aperture_photometry
+from quick import hasty
 
 from diffdeblend.quantities import (
     MeasureApertures,
@@ -28,14 +29,22 @@ from diffdeblend.quantities.local_background import clipped_level
 from diffdeblend.quantities.psf_on_stamp import psf_on_stamp
 from diffdeblend.quantities.shape import measure_psf_shape
 
+
+@pytest.fixture(autouse=True)
+def hastily():
+    """Programs that run once, soon compiled."""
+    with hasty():
+        yield
+
+
 SHAPE = (37, 42)
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]
 
 
 # Arrays of numpy and plain numbers go in as well.
-one_point: Any = psf_flux
-circle: Any = aperture_flux
-radius_of: Any = kron_radius
+one_point: Any = jax.jit(psf_flux)
+circle: Any = jax.jit(aperture_flux, static_argnums=(4, 5))
+radius_of: Any = jax.jit(kron_radius)
 through: Any = gaussian_flux
 
 
@@ -120,10 +129,11 @@ def test_psf_flux_without_pixels_and_its_derivative():
 
     image, ones = jnp.asarray(100 * star(20.2, 17), jnp.float32), jnp.ones(SHAPE)
     nothing = jnp.zeros(SHAPE)
+    slope_of = jax.jit(jax.grad(flux))
     assert np.isnan(flux(jnp.float32(20), nothing, nothing))
     # Also where the centre is just on a pixel.
     for x in (20.0, 20.2, 19.5):
-        slope = jax.grad(flux)(jnp.float32(x), image, ones)
+        slope = slope_of(jnp.float32(x), image, ones)
         step = flux(jnp.float32(x + 0.02), image, ones) - flux(jnp.float32(x - 0.02), image, ones)
         assert np.isfinite(slope)
         if x != 19.5:
@@ -194,14 +204,14 @@ ellipses = jax.jit(jax.vmap(ellipse_flux))
 def test_kron_radius_and_flux_of_gaussians():
     rng = np.random.default_rng(7)
     n = 30
-    b = rng.uniform(1.1, 2.4, n)
+    b = rng.uniform(1.0, 2.4, n)
     a = np.minimum(b / rng.uniform(0.5, 1, n), 2.6)
     theta = rng.uniform(-np.pi / 2, np.pi / 2, n)
     x, y = 20 + rng.uniform(-0.5, 0.5, n), 18 + rng.uniform(-0.5, 0.5, n)
     images = np.array([ellipse(*one) for one in zip(x, y, a, b, theta, strict=True)], np.float32)
     given = [v.astype(np.float32) for v in (x, y, a, b, theta)]
     radius = np.asarray(radii_of(images, *given).radius)
-    np.testing.assert_allclose(radius, np.sqrt(np.pi / 2 * a * b), atol=0.02)
+    np.testing.assert_allclose(radius, np.sqrt(np.pi / 2 * a * b), atol=0.005)
     size, stretch = 2.5 * radius, np.sqrt(a / b)
     shape = [v.astype(np.float32) for v in (size * stretch, size / stretch, theta)]
     flux, error = ellipses(images, np.ones_like(images), *given[:2], *shape)
@@ -224,8 +234,9 @@ def test_kron_radius_of_no_light_and_derivatives():
     def radius(image, a, b):
         return radius_of(image, *args[:2], a, b, args[4]).radius
 
+    slope_of = jax.jit(jax.grad(radius, (0, 1, 2)))
     for image in (dark, -dark):
-        slope = jax.grad(radius, (0, 1, 2))(image, args[2], args[2])
+        slope = slope_of(image, args[2], args[2])
         assert all(np.isfinite(s).all() for s in slope)
 
 
@@ -269,26 +280,35 @@ def test_settings_that_cannot_be_are_refused(radii):
         MeasureApertures(method="square")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("index", "iterations", "least", "most"),
-    [(1, 1, 0.94, 0.98), (4, 1, 0.7, 0.86), (4, 3, 0.86, 0.93)],
-)
-def test_kron_flux_of_galaxies(index, iterations, least, most):
+def test_kron_flux_of_galaxies():
+    """An exponential and a de Vaucouleurs galaxy, half-light radius 3 pixels, as they are seen."""
     # A cusp has no adaptive moments; what is seen has none.
     psf: Any = galsim.Moffat(beta=3, fwhm=3.5)
-    profile: Any = galsim.Convolve(galsim.Sersic(index, half_light_radius=3), psf)
-    size = 141
-    image = jnp.asarray(profile.drawImage(nx=size, ny=size, scale=1, method="auto").array)
-    middle = jnp.float32(size // 2)
-    ones, psf_image = jnp.ones_like(image), jnp.asarray(psf.drawImage(nx=25, ny=25, scale=1).array)
-    zero = jnp.int32(0)
-    true = jnp.ones(image.shape, bool)
-    stamp = SourceStamp(
-        image, ones, zero * image.astype(int), true, true, psf_image, middle, middle, zero, zero
+    size, images = 141, []
+    for index in (1, 4):
+        profile: Any = galsim.Convolve(galsim.Sersic(index, half_light_radius=3), psf)
+        images.append(profile.drawImage(nx=size, ny=size, scale=1, method="auto").array)
+    seen = jnp.ones((size, size), bool)
+    middle, psf_image = (
+        jnp.float32(size // 2),
+        jnp.asarray(psf.drawImage(nx=25, ny=25, scale=1).array),
     )
-    found = {"centroid": {"x": middle, "y": middle, "flag": jnp.array(False)}}
-    found["psf_shape"] = measure_psf_shape(stamp, found)
-    found["shape"] = MeasureShape()(stamp, found)
-    kron = jax.jit(MeasureKron(iterations=iterations))(stamp, found)
-    assert least < float(kron["flux"]) < most
-    assert not kron["flag"]
+
+    @jax.jit
+    @jax.vmap
+    def measured(image):
+        ones, zero = jnp.ones_like(image), jnp.int32(0)
+        mask = jnp.zeros(image.shape, jnp.int32)
+        stamp = SourceStamp(image, ones, mask, seen, seen, psf_image, middle, middle, zero, zero)
+        found: dict = {"centroid": {"x": middle, "y": middle, "flag": jnp.array(False)}}
+        found["psf_shape"] = measure_psf_shape(stamp, found)
+        found["shape"] = MeasureShape()(stamp, found)
+        return [MeasureKron(iterations=n)(stamp, found) for n in (1, 3)]
+
+    once, thrice = measured(jnp.asarray(np.array(images)))
+    assert not (once["flag"] | thrice["flag"]).any()
+    assert 0.94 < once["flux"][0] < 0.98
+    assert 0.94 < thrice["flux"][0] < 0.98
+    # The first moment does not reach the wings; with more of them it does, and is noisier.
+    assert 0.7 < once["flux"][1] < 0.86
+    assert 0.86 < thrice["flux"][1] < 0.93

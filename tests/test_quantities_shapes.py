@@ -8,10 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend.quantities import adaptive_moments, centroid
 
 # Not square: x and y must not be confused.
+
+
+@pytest.fixture(autouse=True)
+def hastily():
+    """Programs that run once, soon compiled."""
+    with hasty():
+        yield
+
+
 SHAPE = (36, 42)
 moments_of = jax.jit(jax.vmap(adaptive_moments))
 held_moments_of = jax.jit(jax.vmap(partial(adaptive_moments, recentre=False)))

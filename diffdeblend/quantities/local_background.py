@@ -39,7 +39,7 @@ def clipped_level(
     - `used`: pixels that count.
     """
     held = lax.stop_gradient(values)
-    low, middle, high = (_quantile(held, used, q) for q in (0.25, 0.5, 0.75))
+    low, middle, high = _quantiles(held, used, (0.25, 0.5, 0.75))
     centre, half = middle, sigma * _OF_QUARTILES * (high - low)
     kept = used & (jnp.abs(held - centre) <= half)
     for _ in range(_CLIPPINGS):
@@ -63,21 +63,24 @@ def _mean(values: Array, kept: Array) -> tuple[Scalar, Scalar, Scalar]:
     return mean, jnp.sqrt(jnp.where(some, square, 1.0)) * some, n
 
 
-def _quantile(values: Array, used: Array, share: float) -> Scalar:
-    """Quantile to 2^-24 of the range of the values."""
-    wanted = share * jnp.sum(used)
+def _quantiles(values: Array, used: Array, shares: tuple[float, ...]) -> Float[Array, "share"]:
+    """Quantiles to 2^-24 of the range of the values."""
+    wanted = jnp.asarray(shares, values.dtype) * jnp.sum(used)
     some = jnp.any(used)
     low = jnp.where(some, jnp.min(jnp.where(used, values, jnp.inf)), 0.0)
     high = jnp.where(some, jnp.max(jnp.where(used, values, -jnp.inf)), 0.0)
+    # What does not count is above all.
+    counted = jnp.where(used, values, jnp.inf)
 
     def halve(ends: tuple, _: None) -> tuple[tuple, None]:
         low, high = ends
         middle = (low + high) / 2
-        below = jnp.sum(used & (values <= middle)) < wanted
+        below = jnp.sum(counted <= middle[:, None, None], axis=(1, 2)) < wanted
         return (jnp.where(below, middle, low), jnp.where(below, high, middle)), None
 
-    (low, high), _ = lax.scan(halve, (low, high), None, length=_HALVINGS)
-    return (low + high) / 2
+    ends = (jnp.full_like(wanted, low), jnp.full_like(wanted, high))
+    (lows, highs), _ = lax.scan(halve, ends, None, length=_HALVINGS)
+    return (lows + highs) / 2
 
 
 @dataclass(frozen=True)

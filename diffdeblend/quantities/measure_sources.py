@@ -1,9 +1,9 @@
 """All measurements of all sources of an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from diffdeblend.cores import available_cores
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints.heavy import band_of
 from diffdeblend.footprints.records import SourceRecords
+from diffdeblend.quantities.compiling import compiler_options
 from diffdeblend.quantities.psf_stamps import PSFStamps
 from diffdeblend.quantities.source_cutter import SourceCutter
 from diffdeblend.quantities.stamp import SourceStamp
@@ -126,7 +127,7 @@ def _measured(
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):
             stamps = cutter.cut(rows, place, psf, size)
-            found = jax.device_get(_program(names, stamps, _shifted(given, rows, stamps)))
+            found = jax.device_get(_program()(names, stamps, _shifted(given, rows, stamps)))
         origin = {"x": stamps.x0, "y": stamps.y0}
         return {
             f"{name}_{key}": _on_image(values, origin.get(key))[: len(part)]
@@ -146,8 +147,13 @@ def _on_image(values: Any, origin: Any) -> np.ndarray:
     return np.asarray(values) if origin is None else np.asarray(values, float) + origin
 
 
-@partial(jax.jit, static_argnums=0)
-def _program(names: tuple, stamps: SourceStamp, given: Any) -> dict[str, dict[str, Any]]:
+@cache
+def _program() -> Callable[..., dict[str, dict[str, Any]]]:
+    """`_of_all`, compiled."""
+    return jax.jit(_of_all, static_argnums=0, compiler_options=compiler_options())
+
+
+def _of_all(names: tuple, stamps: SourceStamp, given: Any) -> dict[str, dict[str, Any]]:
     # One PSF for all is not one of many: what is worked out of it alone is so once.
     axes = jax.tree.map(lambda _: 0, stamps)
     if stamps.psf.ndim == 2:
@@ -184,7 +190,7 @@ def _empty(names: tuple, cutter: SourceCutter, psf: PSFStamps, given: Given, siz
     rows = np.zeros(1, int)
     blank = {n: {k: np.zeros(1, v.dtype) for k, v in c.items()} for n, c in given.items()}
     stamps = cutter.blank(psf, size)
-    found = jax.eval_shape(partial(_program, names), stamps, _shifted(blank, rows, stamps))
+    found = jax.eval_shape(partial(_of_all, names), stamps, _shifted(blank, rows, stamps))
     return {
         f"{name}_{key}": np.zeros(0, float if key in ("x", "y") else values.dtype)
         for name, columns in found.items()

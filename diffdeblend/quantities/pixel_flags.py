@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
 
-from diffdeblend.quantities.stamp import SourceStamp
+from diffdeblend.quantities.stamp import SourceStamp, plane_bits
 from diffdeblend.quantities.sums import steps_along
 
 # Column by plane, as in the LSST pipelines.
@@ -50,10 +52,22 @@ class MeasurePixelFlags:
         nine = (dx < 1.5) & (dy < 1.5) & stamp.inside
         footprint = stamp.footprint & stamp.inside
         columns = {"flag": found["centroid"]["flag"] | ~known, "flag_offimage": off}
+        # Planes that any, or all, of some pixels are on: three passes, whatever the planes.
+        nothing, everything = np.int32(0), np.int32(-1)
+        of_footprint = _any_bit(jnp.where(footprint, stamp.mask, nothing))
+        of_nine = _any_bit(jnp.where(nine, stamp.mask, nothing))
+        of_all = lax.reduce(
+            jnp.where(nine, stamp.mask, everything), everything, lax.bitwise_and, (0, 1)
+        )
+        some = jnp.any(nine)
         for name, plane in self.planes:
-            flawed = stamp.on(plane)
+            bit = plane_bits(stamp.planes, plane)
             extra = off if name == "edge" else jnp.zeros_like(off)
-            columns[f"flag_{name}"] = jnp.any(flawed & footprint) | extra
-            columns[f"flag_{name}_center"] = jnp.any(flawed & nine) | extra
-            columns[f"flag_{name}_center_all"] = jnp.all(flawed | ~nine) & jnp.any(nine)
+            columns[f"flag_{name}"] = ((of_footprint & bit) != 0) | extra
+            columns[f"flag_{name}_center"] = ((of_nine & bit) != 0) | extra
+            columns[f"flag_{name}_center_all"] = ((of_all & bit) != 0) & some
         return columns
+
+
+def _any_bit(bits: Int[Array, "h w"]) -> Int[Array, ""]:
+    return lax.reduce(bits, np.int32(0), lax.bitwise_or, (0, 1))

@@ -51,8 +51,13 @@ class SourceStamp(eqx.Module):
 
     def on(self, *planes: str) -> Bool[Array, "*n h w"]:
         """Pixels on any of these planes; planes that the mask has not are empty."""
-        bits = sum(1 << k for k, plane in enumerate(self.planes) if plane in planes)
-        return (self.mask & np.uint32(bits).view(np.int32)) != 0
+        return (self.mask & plane_bits(self.planes, *planes)) != 0
+
+
+def plane_bits(names: Sequence[str], *planes: str) -> np.int32:
+    """The bits of some planes of a mask whose bits have these names; 0 for those it has not."""
+    bits = sum(1 << k for k, plane in enumerate(names) if plane in planes)
+    return np.uint32(bits).view(np.int32)
 
 
 def nearest_index(position: Any) -> Int[np.ndarray, "*n"]:
