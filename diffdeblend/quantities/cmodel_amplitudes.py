@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffdeblend.fourier import EXACT
-from diffdeblend.quantities.cmodel_fit import solve3
+from diffdeblend.quantities.cmodel_minimise import solve3
 from diffdeblend.quantities.cmodel_problem import Problem, Settings, at_bound, prior_curvature
 
 
@@ -49,39 +49,45 @@ class Amplitudes(NamedTuple):
     - `values`: total flux, and flux of the second image.
     - `filters`: by how much the total follows the data's sums with the first image, and with the
         second less the first.
+    - `basis`: orthonormal images that the amplitudes can make, in terms of these two; zeros where
+        one amplitude is held at 0.
     """
 
     values: Float[Array, "2"]
     filters: Float[Array, "2"]
+    basis: Float[Array, "2 2"]
 
 
-def best_amplitudes(sums: Sums, first: int, second: int, difference: int) -> Amplitudes:
+def two_amplitudes(gram: Float[Array, "3 3"], data: Float[Array, "3"]) -> Amplitudes:
     """Amplitudes of two images, neither negative.
 
     Where no amplitude is positive, the better of the two is negative and the other 0, so that the
     flux of nothing is not biased. The difference of the images is an image of its own: for a point
     both are the PSF, and a difference of sums would be nothing but rounding.
 
-    - `first`, `second`, `difference`: rows of the two images and of the second less the first.
+    - `gram`, `data`: sums of the two images and of the second less the first.
     """
-    gram, data = sums.gram, sums.data
     tiny = jnp.finfo(data.dtype).tiny
-    mass = jnp.maximum(gram[first, first], tiny)
-    other = jnp.maximum(gram[second, second], tiny)
-    cross = gram[first, difference]
+    mass = jnp.maximum(gram[0, 0], tiny)
+    other = jnp.maximum(gram[1, 1], tiny)
+    cross = gram[0, 2]
     # The share is 0 where images differ by less than float32 can see.
-    spread = gram[difference, difference] - cross * cross / mass + 1e-7 * mass
-    flux_one = data[first] / mass
-    of_second = (data[difference] - cross * flux_one) / spread
+    spread = gram[2, 2] - cross * cross / mass + 1e-7 * mass
+    flux_one = data[0] / mass
+    of_second = (data[2] - cross * flux_one) / spread
     both = jnp.stack([flux_one - of_second * cross / mass, of_second])
-    filter_both = jnp.stack([1 / mass + (cross / mass) ** 2 / spread, -cross / mass / spread])
-    flux_other = data[second] / other
+    flux_other = data[1] / other
     # What each explains of the data: a negative one counts against.
-    alone = flux_one * jnp.abs(data[first]) >= flux_other * jnp.abs(data[second])
+    alone = flux_one * jnp.abs(data[0]) >= flux_other * jnp.abs(data[1])
     single = jnp.where(alone, jnp.stack([flux_one, 0]), jnp.stack([flux_other, flux_other]))
-    filter_single = jnp.where(alone, jnp.stack([1 / mass, 0]), jnp.stack([1 / other, 1 / other]))
     mixed = (both[1] >= 0) & (both[1] <= both[0])
-    return Amplitudes(jnp.where(mixed, both, single), jnp.where(mixed, filter_both, filter_single))
+    first = jnp.stack([jax.lax.rsqrt(mass), 0])
+    rest = jnp.stack([-cross / mass, 1]) * jax.lax.rsqrt(spread)
+    second = jnp.ones(2, data.dtype) * jax.lax.rsqrt(other)
+    basis = jnp.stack(
+        [jnp.where(mixed | alone, first, second), jnp.where(mixed, rest, jnp.zeros_like(rest))]
+    )
+    return Amplitudes(jnp.where(mixed, both, single), basis[:, 0] @ basis, basis)
 
 
 def shape_response(

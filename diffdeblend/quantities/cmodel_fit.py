@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from diffdeblend.fourier import EXACT, multiply_conjugate, to_modes
 from diffdeblend.quantities.cmodel_images import profile_image, profile_images, with_slopes
+from diffdeblend.quantities.cmodel_minimise import Normal, Shape, minimise, solve3
 from diffdeblend.quantities.cmodel_problem import (
     Problem,
     Settings,
@@ -23,28 +24,8 @@ from diffdeblend.quantities.cmodel_problem import (
     prior_curvature,
     prior_value,
     problem_grid,
-    radius_bounds,
 )
 from diffdeblend.quantities.cmodel_profiles import Profile
-
-# What is left to gain in chi2 / 2 where a fit that runs out of steps counts as converged.
-_CLOSE = 0.05
-
-
-class Normal(NamedTuple):
-    """The objective, its gradient and its Gauss-Newton matrix in the three numbers of a shape."""
-
-    value: Float[Array, ""]
-    gradient: Float[Array, "3"]
-    matrix: Float[Array, "3 3"]
-
-
-class Shape(NamedTuple):
-    """The three numbers of `cmodel_images`, and how the fit went."""
-
-    numbers: Float[Array, "3"]
-    steps: Int[Array, ""]
-    converged: Bool[Array, ""]
 
 
 def _on_pixels(profile: Profile, problem: Problem, settings: Settings, numbers: Array) -> Normal:
@@ -62,87 +43,75 @@ def _on_pixels(profile: Profile, problem: Problem, settings: Settings, numbers: 
     return Normal(value, -flux * left, flux**2 * matrix)
 
 
-class _Spectrum(NamedTuple):
-    """What Fourier space keeps of data and PSF: data times PSF and PSF squared, a mode."""
+class Coarse(NamedTuple):
+    """What Fourier space keeps of data and PSF: two real numbers a mode.
+
+    - `cross`: data times PSF; `power`: PSF squared; both with the weight of the mode.
+    - `monomials`: kx kx, ky ky, kx ky.
+    """
 
     cross: Float[Array, "k"]
     power: Float[Array, "k"]
+    monomials: Float[Array, "k 3"]
 
 
-def _spectrum(problem: Problem, settings: Settings) -> _Spectrum:
+def coarse_problem(problem: Problem, settings: Settings) -> Coarse:
+    """The problem as if the stamp were complete and all weights one."""
     grid = problem_grid(problem, settings)
     data = to_modes(problem.data, grid)
     used = problem.weight > 0
     level = jnp.sum(problem.weight) / jnp.maximum(jnp.sum(used), 1)
     weight = grid.mode_weight * level
     re, im = problem.transfer
-    spectrum = _Spectrum(
-        weight * multiply_conjugate(problem.transfer, data)[0], weight * (re * re + im * im)
-    )
-    return jax.lax.optimization_barrier(spectrum)
+    cross = weight * multiply_conjugate(problem.transfer, data)[0]
+    kx, ky = grid.modes.kx, grid.modes.ky
+    monomials = jnp.stack([kx * kx, ky * ky, kx * ky], axis=1)
+    made = Coarse(cross, weight * (re * re + im * im), monomials)
+    # The way there is not followed by derivatives.
+    return jax.lax.stop_gradient(jax.lax.optimization_barrier(made))
 
 
-def _on_modes(
-    profile: Profile, spectrum: _Spectrum, monomials: Array, quartics: Array, numbers: Array
-) -> Normal:
+def coarse_rows(
+    profile: Profile, coarse: Coarse, numbers: Float[Array, "3"]
+) -> Float[Array, "4 k"]:
+    """The transform of a profile and its derivatives by the numbers of the shape."""
+    form, slopes = with_slopes(numbers, 1)
+    squares = coarse.monomials
+    q_squared = form[0] * squares[:, 0] + form[1] * squares[:, 1] + form[2] * squares[:, 2]
+    # Materialised: each is read several times, and would be computed as often.
+    value, slope = jax.lax.optimization_barrier(profile.transform(q_squared))
+    by = [
+        slope * (slopes[0, t] * squares[:, 0] + slopes[1, t] * squares[:, 1])
+        + slope * (slopes[2, t] * squares[:, 2])
+        for t in range(3)
+    ]
+    return jnp.stack(jax.lax.optimization_barrier([value, *by]))
+
+
+def _on_modes(profile: Profile, coarse: Coarse, quartics: Array, numbers: Array) -> Normal:
     """As `_on_pixels`, as if the stamp were complete and all weights one."""
     form, slopes = with_slopes(numbers, 1)
+    monomials = coarse.monomials
     q_squared = form[0] * monomials[:, 0] + form[1] * monomials[:, 1] + form[2] * monomials[:, 2]
     # Materialised: each is read several times, and would be computed as often.
     value, slope = jax.lax.optimization_barrier(profile.transform(q_squared))
-    seen = spectrum.power * value
+    seen = coarse.power * value
     mass = jnp.maximum(jnp.sum(seen * value), jnp.finfo(value.dtype).tiny)
-    light = jnp.sum(spectrum.cross * value)
+    light = jnp.sum(coarse.cross * value)
     flux = light / mass
     mixed = slopes.T @ jnp.matmul(seen * slope, monomials, precision=EXACT)
-    square = jnp.matmul(spectrum.power * slope * slope, quartics, precision=EXACT)
-    residual = (spectrum.cross - flux * seen) * slope
+    square = jnp.matmul(coarse.power * slope * slope, quartics, precision=EXACT)
+    residual = (coarse.cross - flux * seen) * slope
     left = slopes.T @ jnp.matmul(residual, monomials, precision=EXACT)
     matrix = slopes.T @ square.reshape(3, 3) @ slopes - mixed[:, None] * mixed / mass
     return Normal(-0.5 * light * flux, -flux * left, flux**2 * matrix)
 
 
-def solve3(matrix: Array, vector: Array) -> Array:
-    """The solution of three equations, symmetric: by hand, as LAPACK takes one by one."""
-    (a, b, c), (d, e), f = matrix[0], matrix[1, 1:], matrix[2, 2]
-    aa, bb, cc = d * f - e * e, c * e - b * f, b * e - c * d
-    dd, ee, ff = a * f - c * c, b * c - a * e, a * d - b * b
-    determinant = a * aa + b * bb + c * cc
-    x, y, z = vector
-    solution = jnp.stack(
-        [aa * x + bb * y + cc * z, bb * x + dd * y + ee * z, cc * x + ee * y + ff * z]
-    )
-    return solution / jnp.where(determinant > 0, determinant, jnp.inf)
-
-
-class _State(NamedTuple):
-    numbers: Array
-    known: Normal
-    trial: Array
-    damping: Array
-    step: Array
-    done: Array
-    converged: Bool[Array, ""]
-
-
-def _minimise(
-    evaluate: Callable[[Array], Normal],
-    start: Float[Array, "3"],
-    problem: Problem,
-    settings: Settings,
-    max_steps: int,
-) -> Shape:
-    """Damped Gauss-Newton steps of the three numbers."""
-    prior, dtype = settings.prior, start.dtype
-    low, high = radius_bounds(problem, prior)
-
-    def inside(numbers: Array) -> Array:
-        length = jnp.sqrt(numbers[1] ** 2 + numbers[2] ** 2 + 1e-12)
-        # Ellipses up to 12 to 1.
-        shrink = jnp.minimum(1, 2.5 / length)
-        return jnp.stack(
-            [jnp.clip(numbers[0], low, high), numbers[1] * shrink, numbers[2] * shrink]
-        )
+def with_prior(
+    evaluate: Callable[[Array], Normal], problem: Problem, settings: Settings
+) -> Callable[[Array], Normal]:
+    """The same with what is thought of one shape beforehand."""
+    prior = settings.prior
 
     def whole(numbers: Array) -> Normal:
         value, gradient, matrix = evaluate(numbers)
@@ -154,48 +123,7 @@ def _minimise(
             matrix + jnp.diag(curvature),
         )
 
-    def advance(state: _State) -> _State:
-        new = whole(state.trial)
-        # Sums are good to some bits: near a point each step changes less than that.
-        noise = 32 * jnp.finfo(dtype).eps * jnp.abs(new.value)
-        better = jnp.isfinite(new.value) & (new.value <= state.known.value + noise)
-        numbers, known = jax.tree.map(
-            lambda a, b: jnp.where(better, a, b), (state.trial, new), (state.numbers, state.known)
-        )
-        damping = jnp.where(better, jnp.maximum(0.2 * state.damping, 1e-4), 8 * state.damping)
-        # Against a bound, the radius stays where it is.
-        stuck = ((numbers[0] <= low) & (known.gradient[0] >= 0)) | (
-            (numbers[0] >= high) & (known.gradient[0] <= 0)
-        )
-        free = jnp.stack([jnp.where(stuck, 0, 1), 1, 1]).astype(dtype)
-        matrix = known.matrix * free[:, None] * free + jnp.diag(1 - free)
-        # A source without light has no curvature of its own.
-        diagonal = jnp.diagonal(known.matrix)
-        damped = matrix + jnp.diag(damping * diagonal + 1e-3)
-        move = -solve3(damped, known.gradient * free)
-        longest = jnp.asarray([1.5, 0.6, 0.6], dtype)
-        trial = inside(numbers + jnp.clip(move, -longest, longest))
-        move = trial - numbers
-        predicted = -known.gradient @ move - 0.5 * move @ matrix @ move
-        # With strong damping every step is small, which proves nothing, but late it is enough.
-        settled = (predicted < settings.tolerance) & ((damping < 1) | (state.step > 7))
-        step = state.step + 1
-        done = settled | (step >= max_steps) | ~(damping < 1e6)
-        # So small a step needs no proof.
-        numbers = jnp.where(settled, trial, numbers)
-        # A third of a standard deviation from the end is no failure.
-        near = settled | (predicted < _CLOSE)
-        return _State(numbers, known, trial, damping, step, done, near)
-
-    infinite = Normal(jnp.asarray(jnp.inf, dtype), jnp.zeros(3, dtype), jnp.zeros((3, 3), dtype))
-    no = jnp.asarray(False)
-    start = inside(start)
-    # Seed of every loop variable from the start, so that under vmap all carry the same axis.
-    first = _State(
-        start, infinite, start, jnp.asarray(0.01, dtype), jnp.asarray(0, jnp.int32), no, no
-    )
-    last = jax.lax.while_loop(lambda state: ~state.done, advance, first)
-    return Shape(last.numbers, last.step, last.converged)
+    return whole
 
 
 def _scan(
@@ -211,22 +139,23 @@ def _scan(
     return trials[jnp.argmin(jax.vmap(value)(trials))]
 
 
-def _search(profile: Profile, settings: Settings, problem: Problem, shear: Array) -> Shape:
-    grid = problem_grid(problem, settings)
-    kx, ky = grid.modes.kx, grid.modes.ky
-    monomials = jnp.stack([kx * kx, ky * ky, kx * ky], axis=1)
-    quartics = (monomials[:, :, None] * monomials[:, None]).reshape(-1, 9)
-    monomials, quartics = jax.lax.optimization_barrier((monomials, quartics))
-    spectrum = _spectrum(problem, settings)
-    coarse = partial(_on_modes, profile, spectrum, monomials, quartics)
-    start = _scan(coarse, shear, problem, settings)
-    near = _minimise(coarse, start, problem, settings, settings.coarse_steps)
-    found = _minimise(
-        partial(_on_pixels, profile, problem, settings),
-        near.numbers,
-        problem,
-        settings,
-        settings.fine_steps,
+def _search(
+    profile: Profile, settings: Settings, problem: Problem, coarse: Coarse, shear: Array
+) -> Shape:
+    squares = coarse.monomials
+    quartics = (squares[:, :, None] * squares[:, None]).reshape(-1, 9)
+    quartics = jax.lax.optimization_barrier(quartics)
+    on_modes = partial(_on_modes, profile, coarse, quartics)
+    start = _scan(on_modes, shear, problem, settings)
+    near = minimise(
+        with_prior(on_modes, problem, settings), start, problem, settings, settings.coarse_steps
+    )
+    if not settings.fine_steps:
+        return near
+    on_pixels = partial(_on_pixels, profile, problem, settings)
+    found = minimise(
+        with_prior(on_pixels, problem, settings),
+        *(near.numbers, problem, settings, settings.fine_steps),
     )
     return found._replace(steps=found.steps + near.steps)
 
@@ -245,21 +174,25 @@ def _objective(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def fit_shape(
-    profile: Profile, settings: Settings, problem: Problem, shear: Float[Array, "2"]
+    profile: Profile,
+    settings: Settings,
+    problem: Problem,
+    coarse: Coarse,
+    shear: Float[Array, "2"],
 ) -> Shape:
     """The shape that fits best.
 
     Its derivatives are those of the minimum, by the theorem of implicit functions, with the exact
     second derivatives: the way there is not followed. A radius at its bound has none.
 
-    - `shear`: conformal shear to start from.
+    - `coarse`: as of `coarse_problem`; `shear`: conformal shear to start from.
     """
-    return _search(profile, settings, problem, shear)
+    return _search(profile, settings, problem, coarse, shear)
 
 
 @fit_shape.defjvp
 def _fit_shape_jvp(profile, settings, primals, tangents):
-    problem, _ = primals
+    problem, _, _ = primals
     found = _search(profile, settings, *primals)
     slope = jax.grad(partial(_objective, profile, settings))
     _, change = jax.jvp(lambda p: slope(found.numbers, p), (problem,), (tangents[0],))

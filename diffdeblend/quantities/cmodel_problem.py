@@ -41,15 +41,34 @@ STANDARD_PRIOR = ShapePrior()
 
 
 @dataclass(frozen=True)
+class PairPrior:
+    """What is thought of how disc and spheroid of one galaxy lie, before its pixels are seen.
+
+    - `ratio`, `ratio_sigma`: half-light radius of the spheroid in units of the disc's, and the
+        standard deviation of its logarithm.
+    - `shear_sigma`: standard deviation of either component of the difference of their shears.
+    """
+
+    ratio: float = 0.7
+    ratio_sigma: float = 0.5
+    shear_sigma: float = 0.4
+
+
+STANDARD_PAIR = PairPrior()
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a profile is fitted.
 
+    - `prior`, `pair`: of one shape, and of two in one galaxy.
     - `quality`: how finely models are drawn.
     - `coarse_steps`, `fine_steps`: most steps in Fourier space and on pixels.
     - `tolerance`: stop after a step that should lower chi2 / 2 by less than this.
     """
 
     prior: ShapePrior = STANDARD_PRIOR
+    pair: PairPrior = STANDARD_PAIR
     quality: Quality = CMODEL_QUALITY
     coarse_steps: int = 20
     fine_steps: int = 16

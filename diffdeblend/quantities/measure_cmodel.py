@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -23,19 +26,20 @@ _ELLIPSE = ("xx", "yy", "xy")
 class MeasureCModel:
     """`cmodel` at the centroid, on pixels of no excluded plane.
 
-    `flux`, `flux_err`, `flux_err_held`, `frac_dev`, `chi2`, `n_pixels`; of each profile alone
-    `exp_*` and `dev_*`: `flux`, `radius`, `xx`, `yy`, `xy`, `chi2`. Flags: those of `CModel`;
-    `flag` also where the centroid failed.
+    `flux`, `flux_err`, `flux_err_held`, `frac_dev`, `chi2`, `n_pixels`; of the two profiles
+    `exp_*` and `dev_*`: `flux`, `radius`, `xx`, `yy`, `xy`, `chi2`, as in `ProfileFit`. Flags:
+    those of `CModel`; `flag` also where the centroid failed. For derivatives use `cmodel`.
     """
 
     settings: CModelSettings = STANDARD_CMODEL
 
     def __call__(self, stamp: SourceStamp, found: Found) -> dict[str, Array]:
         place = found["centroid"]
-        made = cmodel(
-            *(stamp.image, stamp.variance, stamp.good, stamp.psf, place["x"], place["y"]),
-            self.settings,
-        )
+        fit: Any = partial(cmodel, settings=self.settings)
+        if jax.default_backend() == "cpu":
+            # One by one: each takes its own number of steps, and its images stay in the cache.
+            fit = jax.custom_batching.sequential_vmap(fit)
+        made = fit(stamp.image, stamp.variance, stamp.good, stamp.psf, place["x"], place["y"])
         whole = ("flux", "flux_err", "flux_err_held", "frac_dev", "chi2", "n_pixels")
         flags = ("flag_no_pixels", "flag_not_converged", "flag_size")
         return {
