@@ -20,7 +20,7 @@ from diffdeblend.multiband.forced import forced_photometry
 from diffdeblend.multiband.merge import merge_detections
 from diffdeblend.multiband.reference import reference_band, signal_to_noise
 from diffdeblend.quantities.measure_sources import SIZES, Columns, measure_sources
-from diffdeblend.quantities.standard import STANDARD, Measurement
+from diffdeblend.quantities.standard import WITH_CMODEL, Measurement
 
 Deblending = Literal["scene", "symmetric"]
 
@@ -59,7 +59,7 @@ def measure_bands(
     *,
     priority: Sequence[str] | None = None,
     deblending: Deblending | None = "scene",
-    measurements: Mapping[str, Measurement] = STANDARD,
+    measurements: Mapping[str, Measurement] = WITH_CMODEL,
     same: float = 0.3,
     new: float = 1.0,
     model: str = "sersic",
@@ -81,7 +81,8 @@ def measure_bands(
     - `deblending`: "scene" fits the sources of blends in all bands at once, and shares out the
         light of each pixel by the models; "symmetric" by templates of each band; None leaves blends
         whole.
-    - `measurements`: by name; with one called `"cmodel"`, forced fluxes have it too.
+    - `measurements`: by name; with one called `"cmodel"`, forced fluxes have it too. By default
+        there is one, and `ref_extendedness_value` tells stars (0) from galaxies (1).
     - `same`, `new`: as of `merge_detections`, in arcseconds (in units of 0.2 pixels where the
         exposure has no pixel scale).
     - `model`: of the sources of a blend, as of `fit_batch`; shares ask for a rough one only.
