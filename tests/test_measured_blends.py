@@ -11,9 +11,11 @@ from diffdeblend.multiband import measure_bands
 from diffdeblend.quantities.aperture_flux import MeasureApertures
 from diffdeblend.quantities.centroid import measure_centroid
 from diffdeblend.quantities.psf_flux import measure_psf_flux
+from diffdeblend.quantities.shape import measure_psf_shape
 from diffdeblend.simulate import draw_field, make_field
 
 FEW = {
+    "psf_shape": measure_psf_shape,
     "centroid": measure_centroid,
     "psf": measure_psf_flux,
     "aperture": MeasureApertures(radii=(6.0,)),
@@ -77,3 +79,45 @@ def test_another_image_of_the_same_shape_compiles_nothing(caplog):
     # Numbers of sources and blends were different.
     assert len({len(one.catalog) for one in made}) > 1
     assert all(one.summary["n_children"] > 2 for one in made)
+
+
+@pytest.mark.slow
+def test_cuts_on_the_catalogue_count_stars_and_galaxies_as_the_truth_does():
+    field = make_field(
+        (512, 512),
+        "gri",
+        n_stars=60,
+        n_galaxies=60,
+        star_magnitudes=(18.5, 24.0),
+        galaxy_magnitudes=(19.0, 24.5),
+        separation=16.0,
+        border=12.0,
+        seed=100,
+    )
+    catalog = measure_bands(field.exposure).catalog
+
+    def column(name):
+        return np.asarray(getattr(catalog[name], "value", catalog[name]))
+
+    good = (column("deblend_n_child") == 0) & ~column("cmodel_flag_i").astype(bool)
+    good &= column("cmodel_flux_i") > 10 * column("cmodel_flux_err_i")
+    stellar = column("ref_extendedness_value") < 1
+    is_star = np.asarray(field.truth["is_star"], bool)
+    assert abs((good & stellar).sum() - is_star.sum()) <= 0.1 * is_star.sum()
+    assert abs((good & ~stellar).sum() - (~is_star).sum()) <= 0.1 * (~is_star).sum()
+    x, y = (np.asarray(field.truth[axis]) for axis in "xy")
+    apart = np.hypot(column("centroid_x")[:, None] - x, column("centroid_y")[:, None] - y)
+    row, near = apart.argmin(axis=1), apart.min(axis=1) < 1.5
+    # What is called a star is one, but for a few.
+    called = good & stellar & near
+    assert is_star[row[called]].mean() > 0.95
+    stars = called & is_star[row]
+    for flux in ("psf", "cmodel"):
+        for one, two in ("gr", "ri"):
+            colour = column(f"{flux}_color_{one}_{two}")[stars]
+            error = column(f"{flux}_color_{one}_{two}_err")[stars]
+            true = np.asarray(field.truth[f"mag_{one}"] - field.truth[f"mag_{two}"])[row[stars]]
+            assert abs(np.median(colour - true)) < 0.01
+            # The locus is a line: its width is that of the errors.
+            pull = (colour - true) / error
+            assert 0.6 < 0.7413 * np.subtract(*np.percentile(pull, [75, 25])) < 1.4

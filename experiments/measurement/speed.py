@@ -115,7 +115,10 @@ def main() -> None:
         side = str(HERE / "catalog_side.py")
         peers = [(sys.executable, "ours"), (sys.executable, "photutils")]
         peers += [(python, "photutils") for python in arguments.photutils]
-        catalogs = [run(python, side, who, str(path), "4") for python, who in peers]
+        catalogs = [
+            run(python, side, who, str(path), "4" if who == "ours" else "2")
+            for python, who in peers
+        ]
     for row in (*done, *catalogs):
         name = row["version"] + (" catalogue" if row in catalogs else "")
         first = f"{row['cold']:.2f} ({row['cold_cpu']:.2f})"
