@@ -25,20 +25,12 @@ from diffdeblend.plot_measured import best_flux
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.psf import KolmogorovPSF
-from diffdeblend.quantities.extendedness import MeasureExtendedness
-from diffdeblend.quantities.measure_cmodel import MeasureCModel
-from diffdeblend.quantities.standard import STANDARD
+from diffdeblend.quantities.standard import WITH_CMODEL
 from diffdeblend.widths import FWHM_PER_SIGMA
 
 _BOX = 128
 # Of a star, in pixels, as long as nothing is known.
 _FIRST_SIGMA = 1.5
-# CModel costs as much as all others together, and tells stars from galaxies.
-MEASUREMENTS = {
-    **STANDARD,
-    "cmodel": MeasureCModel(),
-    "extendedness": MeasureExtendedness(),
-}
 
 
 def run_measure(chosen: argparse.Namespace, progress: Progress) -> None:
@@ -65,7 +57,7 @@ def run_measure(chosen: argparse.Namespace, progress: Progress) -> None:
             deblending=None if chosen.deblending == "none" else chosen.deblending,
             same=chosen.same,
             new=chosen.new,
-            measurements=MEASUREMENTS,
+            measurements=WITH_CMODEL,
             seed=chosen.seed,
             detection=detection_of(chosen),
             report=progress.begin,
@@ -199,7 +191,7 @@ def _usual_rows(table: Any, found: BandCatalog, flux: str) -> list[list[str]]:
             with_error(
                 float(_plain(row[f"{flux}_{kind}_{band}"])),
                 float(_plain(row[f"{flux}_{kind}_err_{band}"])),
-                most=3,
+                most=4,
             )
             for band in bands
         ]

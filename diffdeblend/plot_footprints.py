@@ -91,7 +91,8 @@ def plot_family(
     """Mug shots: a parent with the peaks of its footprint, and each child alone, on one scale.
 
     - `records`: after deblending; `id`: of the parent. `image`: that it was found on, `(y, x)`.
-    - `most`: children shown, the first so many.
+    - `most`: children shown, the first so many. Pixels of which a child has less than half, and
+        less than the noise of the image, are left empty: of such crumbs templates leave many.
 
     **Raises:** `ValueError` for an id that is not there, or has no children.
     """
@@ -105,12 +106,15 @@ def plot_family(
     whole = _cut(np.where(parent.spans.to_mask(image.shape), image, np.nan), box)
     norm = normalisation(whole, stretch, "minmax")
     shown = {"norm": norm, "cmap": grey(), "extent": extent_of(*box)}
+    # A robust standard deviation: sources are the lesser part of most images.
+    noise = 1.4826 * np.nanmedian(np.abs(image - np.nanmedian(image)))
     show_image(axes[0], whole, f"{id}: {len(children)} children", 8, **shown)
     mark(axes[0], positions_of(parent.peaks), "+", PEAK)
     for k, one in enumerate(axes[1:]):
         own: Any = children.footprints[k]
         alone = np.asarray(own.unflatten(own.image, np.nan, box), float)
-        show_image(one, alone, str(children.id[k]), 8, **shown)
+        crumbs = np.abs(alone) < np.minimum(noise, 0.5 * np.abs(whole))
+        show_image(one, np.where(crumbs, np.nan, alone), str(children.id[k]), 8, **shown)
         mark(one, np.array([[children.peak_x[k], children.peak_y[k]]], float), "+", PEAK)
     for one in axes:
         one.set_xlim(box.ixmin - 0.5, box.ixmax - 0.5)

@@ -16,7 +16,7 @@ from diffdeblend.multiband.forced import FORCED_CMODEL
 from diffdeblend.quantities import STANDARD, WITH_CMODEL, measure_sources
 
 BANDS = ("g", "r")
-EXPOSURE = make_exposure(np.zeros((40, 50)), 1.0, GaussianPSF([3.0]))
+EXPOSURE = make_exposure(np.zeros((40, 50)), 1.0, GaussianPSF(np.array([3.0])))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Pictures of footprints and of what was measured: what they show is what they were given."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,23 @@ def test_mug_shots_add_up_to_the_parent(exposure, records):
     single = int(records.id[np.flatnonzero((records.n_child == 0) & (records.parent == 0))[0]])
     with pytest.raises(ValueError, match=f"{single} has none"):
         plot_family(records, single, np.asarray(exposure.image[0]))
+
+
+def test_crumbs_are_left_out_of_mug_shots(exposure, records):
+    """Of pixels that are mostly another's only those above the noise are shown."""
+    mother = int(records.id[np.argmax(records.n_child)])
+    row = int(np.flatnonzero(records.parent == mother)[0])
+    child = records.footprints[row]
+    footprints = list(records.footprints)
+    footprints[row] = replace(child, image=0.05 * child.image)
+    image = np.asarray(exposure.image[0])
+    page = plot_family(replace(records, footprints=tuple(footprints)), mother, image)
+    noise = 1.4826 * np.median(np.abs(image - np.median(image)))
+    shown = pixels_of(page.axes[1])
+    kept = np.sort(shown[np.isfinite(shown)])
+    wanted = 0.05 * child.image
+    np.testing.assert_allclose(kept, np.sort(wanted[np.abs(wanted) >= noise]), rtol=1e-5)
+    assert 0 < kept.size < wanted.size
 
 
 def test_a_film_puts_one_source_in_after_another(exposure, records):

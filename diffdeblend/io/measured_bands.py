@@ -31,7 +31,7 @@ def write_measured(
         files[name] = folder / name
         return files[name]
 
-    write_catalog(_described(found.catalog), summary, place)
+    write_catalog(found.catalog, summary, place)
 
     def draw() -> Any:
         from diffdeblend.plot_measured import measured_figure
@@ -42,12 +42,3 @@ def write_measured(
     # Last: where it is, all else is.
     write_summary(summary, place("summary.json"))
     return files
-
-
-def _described(catalog: Any) -> Any:
-    """With words for every column: a name in plain letters where there are no better ones."""
-    made = catalog.copy(copy_data=False)
-    for name in made.colnames:
-        if not made[name].info.description:
-            made[name].info.description = name.replace("_", " ")
-    return made

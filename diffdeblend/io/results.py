@@ -158,7 +158,7 @@ def catalog_hdus(table: "QTable") -> Any:
     cards = data.header
     for number, name in enumerate(table.colnames, start=1):
         unit = getattr(flat[name], "unit", None)
-        text = str(flat[name].info.description)
+        text = str(flat[name].info.description or name.replace("_", " "))
         if unit not in (None, units.dimensionless_unscaled) and f"TUNIT{number}" not in cards:
             text += f" [{unit}]"
         cards[f"TCOMM{number}"] = text
