@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 import equinox as eqx
@@ -16,6 +17,13 @@ from diffdeblend.background.surfaces import Surface, total_background
 from diffdeblend.detect.psf_width import determinant_radius, psf_stamp
 from diffdeblend.exposure import Exposure
 from diffdeblend.prepare import fill_masked, find_cosmic_rays, star_sharpness
+from diffdeblend.quantities.aperture_flux import MeasureApertures
+from diffdeblend.quantities.centroid import measure_centroid
+from diffdeblend.quantities.extendedness import measure_size_extendedness
+from diffdeblend.quantities.measure_sources import measure_sources
+from diffdeblend.quantities.psf_flux import measure_psf_flux
+from diffdeblend.quantities.shape import MeasureShape, measure_psf_shape
+from diffdeblend.quantities.standard import Measurement
 from diffdeblend.stars import StarMethod, StarPSF, exposure_psf
 
 _FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
@@ -25,6 +33,21 @@ _GROW = 1.5
 _SKY_TOLERANCE = 0.02
 # Enough stars to judge a PSF by, and few to lose.
 _STARS = StarMethod(reserve=0.2)
+# What shows that stars have one size, and galaxies have not.
+SIZES_AND_FLUXES: Mapping[str, Measurement] = MappingProxyType(
+    {
+        "psf_shape": measure_psf_shape,
+        "centroid": measure_centroid,
+        "shape": MeasureShape(),
+        "psf": measure_psf_flux,
+        "aperture": MeasureApertures(radii=(12.0,)),
+        "size_extendedness": measure_size_extendedness,
+    }
+)
+# Of stamps, in pixels: an aperture of 12 with its margin, and one program.
+_STAMP = 48
+# Of a star, in pixels, where an exposure's PSF has no width.
+_FIRST_SIGMA = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +60,8 @@ class Characterized:
         their sum plus the image is the image as it was.
     - `stars`: of each band the PSF and its stars, those used and those held back.
     - `catalogs`: of each band, a row a source that stands out: position, fluxes, size, and
-        `calib_psf_candidate`, `calib_psf_used`, `calib_psf_reserved`.
+        `calib_psf_candidate`, `calib_psf_used`, `calib_psf_reserved`, and what was asked to be
+        measured, by the names of `measure_sources`.
     - `history`: a row a band and round: `sigma` (determinant radius of the PSF, pixels),
         `background` (median), `background_moved` (by this round, rms
         over the noise), `noise`, `n_stars`, `n_used`, `n_cosmic_rays`.
@@ -73,6 +97,7 @@ def characterize(
     rounds: int = 2,
     max_rounds: int = 6,
     tolerance: float = 0.005,
+    measurements: Mapping[str, Measurement] | None = SIZES_AND_FLUXES,
     **star_settings: float,
 ) -> Characterized:
     """Background, stars and PSF of an exposure, in turns until they stay the same. Host side.
@@ -86,15 +111,17 @@ def characterize(
     - `method`: how the PSF is taken from stars. By default a fifth of the stars is held back to
         judge it by.
     - `sigma`: width in pixels that the first round takes a star to have; default that of the
-        exposure's PSF.
+        exposure's PSF, or 1.5 where that has no core to measure, as one that only holds the place.
     - `background`: how the sky is fitted between the sources; None: no sky is taken off.
     - `cosmic_rays`: "auto": find and fill them where enough stars say how sharp one is; None: no.
     - `rounds`, `max_rounds`: at least and at most so many. It ends where the width of the PSF
         changes by less than `tolerance` and the sky by less than 0.02 of the noise (rms).
+    - `measurements`: of the sources of the catalogues, each on the image as it is, neighbours
+        included; by default the flux in 12 pixels, moments, PSF flux and extendedness by size.
+        None: no more than finding stars has shown.
     - `star_settings`: fields of `method` to replace, as `reserve=0.1`.
 
-    **Raises:** `ValueError` for settings out of range, an image without a star, or a PSF without a
-    width.
+    **Raises:** `ValueError` for settings out of range, or an image without a star.
     """
     if not 1 <= rounds <= max_rounds:
         raise ValueError(
@@ -108,7 +135,7 @@ def characterize(
         raise ValueError(f'`cosmic_rays` must be "auto" or None; got {cosmic_rays!r}.')
     method = replace(method, **star_settings)  # type: ignore[arg-type]
     if sigma is None:
-        widths = [_width(exposure, band) for band in range(exposure.n_bands)]
+        widths = [_first_width(exposure, band) for band in range(exposure.n_bands)]
     else:
         widths = [float(sigma)] * exposure.n_bands
     original = np.asarray(exposure.image, np.float32)
@@ -157,7 +184,10 @@ def characterize(
             history.append(row)
         if number >= rounds and all(settled):
             break
-    catalogs = {name: _catalog(now, stars[band], name) for band, name in enumerate(exposure.bands)}
+    catalogs = {
+        name: _catalog(now, stars[band], name, measurements)
+        for band, name in enumerate(exposure.bands)
+    }
     return Characterized(
         now, tuple(tuple(one) for one in surfaces), stars, catalogs, QTable(rows=history), settled
     )
@@ -196,7 +226,12 @@ def _without_rays(exposure: Exposure, widths: list[float]) -> tuple[Exposure, np
     return found, rays
 
 
-def _catalog(exposure: Exposure, stars: StarPSF, band: str) -> QTable:
+def _catalog(
+    exposure: Exposure,
+    stars: StarPSF,
+    band: str,
+    measurements: Mapping[str, Measurement] | None,
+) -> QTable:
     """The sources of a band with what each was for."""
     table = stars.table
     columns = {
@@ -211,7 +246,20 @@ def _catalog(exposure: Exposure, stars: StarPSF, band: str) -> QTable:
         "calib_psf_reserved": np.asarray(table["reserved"], bool),
         "reason": np.asarray(table["reason"]),
     }
+    if measurements:
+        places = np.stack([columns["x"], columns["y"]], axis=1)
+        columns |= measure_sources(
+            exposure, places, band=band, measurements=measurements, sizes=(_STAMP,)
+        )
     return QTable(columns)
+
+
+def _first_width(exposure: Exposure, band: int) -> float:
+    """Width to begin with."""
+    try:
+        return _width(exposure, band)
+    except ValueError:
+        return _FIRST_SIGMA
 
 
 def _width(exposure: Exposure, band: int) -> float:

@@ -133,7 +133,9 @@ def _prepared(exposure: Exposure, chosen: argparse.Namespace, progress: Progress
     if isinstance(exposure.psf, KolmogorovPSF) and not chosen.psf_fwhm:
         progress.begin("stars")
         sky = SurfaceFit(_BOX) if measures_sky else None
-        found = characterize(exposure, background=sky, cosmic_rays=None, sigma=_FIRST_SIGMA)
+        found = characterize(
+            exposure, background=sky, cosmic_rays=None, sigma=_FIRST_SIGMA, measurements=None
+        )
         return found.exposure
     if not measures_sky:
         return exposure

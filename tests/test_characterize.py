@@ -7,6 +7,7 @@ import pytest
 
 from diffdeblend.characterize import characterize
 from diffdeblend.detect.psf_width import determinant_radius
+from diffdeblend.io.stamps import placeholder_psf
 from diffdeblend.psf import GaussianPSF
 from diffdeblend.simulate import make_field, moffat_basis
 from diffdeblend.stars import validate_psf
@@ -70,7 +71,30 @@ def test_width_sky_and_stars_are_found_from_no_psf(small):
 @pytest.mark.parametrize("seed", [100, 101])
 def test_a_field_of_2048_pixels_in_two_rounds(seed):
     field, blind = make((2048, 2048), 80, 150, seed)
-    check(field, characterize(blind, rounds=2, max_rounds=2))
+    check(field, characterize(blind, rounds=2, max_rounds=2, measurements=None))
+
+
+def test_the_catalog_shows_that_stars_have_one_size(small):
+    _, found = small
+    catalog = found.catalog
+    trace = np.asarray(catalog["shape_xx"] + catalog["shape_yy"])
+    psf = np.asarray(catalog["psf_shape_xx"] + catalog["psf_shape_yy"])
+    used = np.asarray(catalog["calib_psf_used"]) & ~np.asarray(catalog["shape_flag"])
+    assert used.sum() > 10
+    assert np.median(trace[used] / psf[used]) == pytest.approx(1, abs=0.02)
+    assert (np.asarray(catalog["size_extendedness_value"])[used] < 0.1).all()
+    # All light but that in the wings of a Moffat of 3.
+    whole = used & ~np.asarray(catalog["aperture_flag_12"])
+    ratio = np.asarray(catalog["aperture_flux_12"] / catalog["psf_flux"])[whole]
+    assert 0.9 < np.median(ratio) < 1.02
+
+
+def test_a_psf_that_only_holds_the_place_is_no_start(small):
+    field, found = small
+    blind = eqx.tree_at(lambda e: e.psf, field.exposure, placeholder_psf(1))
+    one = characterize(blind, rounds=1, max_rounds=1, measurements=None)
+    assert one.history["sigma"][0] == pytest.approx(found.history["sigma"][-1], rel=0.02)
+    assert "shape_xx" not in one.catalog.colnames
 
 
 def test_the_sky_and_what_is_left_are_the_image(small):
@@ -94,7 +118,7 @@ def test_cosmic_rays_are_filled_and_marked(small):
     at = np.random.default_rng(0).integers(20, 680, (40, 2))
     image[0, at[:, 0], at[:, 1]] += 300.0
     hit = eqx.tree_at(lambda e: e.image, field.exposure, jnp.asarray(image))
-    found = characterize(hit)
+    found = characterize(hit, measurements=None)
     marked = np.asarray(found.exposure.flag("CR"))[0]
     assert marked[at[:, 0], at[:, 1]].mean() > 0.95
     assert marked.sum() < 3 * len(at)

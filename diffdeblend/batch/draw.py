@@ -48,7 +48,8 @@ def draw_sources(
         # Repeats of the last one fill up: the same program for any number.
         padded = np.minimum(np.arange(start, start + _TOGETHER), n - 1)
         few, places = np.unique(psf_of[padded], return_inverse=True)
-        room = 1 << (len(few) - 1).bit_length()
+        # One, or as many as sources: no number of its own for the last few.
+        room = 1 if len(psf_images) == 1 else _TOGETHER
         psfs = psf_images[np.concatenate([few, np.full(room - len(few), few[0])])]
         # A switch that was set for the caller's thread alone would not reach this one.
         with jax.enable_x64(double):

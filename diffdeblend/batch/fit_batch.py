@@ -56,6 +56,7 @@ def fit_batch(
     memory: float = 1e9,
     sizes: Sequence[int] = (64, 128, 256),
     fine: bool | None = None,
+    sources: Sequence[int] | None = None,
     quality: Quality | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -88,6 +89,8 @@ def fit_batch(
         padded to the next one. More of them fit faster and compile longer.
     - `fine`: compile programs for more numbers of sources, too: a third faster, and half as long
         again to compile. None: where there are at least 256 blends.
+    - `sources`: numbers of sources, increasing, that programs are compiled for, whatever `fine`
+        says: a blend is padded to the next one, or to a multiple of the last.
     - `quality`: how finely scenes are drawn; by default as finely as the PSFs ask for.
     - `report`: called with the number of finished fits and of those known to be needed.
 
@@ -101,6 +104,8 @@ def fit_batch(
         raise ValueError(f"`background` must be none, constant or linear; got {background!r}.")
     if not 0 <= model_error < 1:
         raise ValueError(f"`model_error` must be at least 0 and below 1; got {model_error}.")
+    if sources is not None and (not sources or list(sources) != sorted({*map(int, sources)} - {0})):
+        raise ValueError(f"`sources` must be increasing integers from 1; got {sources!r}.")
     chosen = MODELS[model]
     prepare = Preparation(
         model_error,
@@ -133,9 +138,10 @@ def fit_batch(
     steep = [n for n, task in enumerate(tasks) if worth_halving(task)]
     if fine is None:
         fine = len(tasks) >= MANY
+    rungs = None if sources is None else tuple(sources)
     for n, task in enumerate(tasks):
         double = chooses and (task.bucket.size > LARGE or not fine)
-        tasks[n] = replace(task, fine=fine, double=double)
+        tasks[n] = replace(task, fine=fine, double=double, rungs=rungs)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.

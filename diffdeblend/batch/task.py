@@ -15,6 +15,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Numbers of sources that programs are compiled for.
 _SOURCES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
+# Tasks for each of which a PSF takes little memory.
+_FEW = 32
 
 
 def padded_to(value: int, ladder: Sequence[int]) -> int:
@@ -106,6 +108,7 @@ class Task:
     - `sizes`: heights and widths of stamps that programs are compiled for.
     - `position_error`: standard deviation of the positions given, in pixels.
     - `fine`: whether to pad as little as can be: faster, and more programs to compile.
+    - `rungs`: numbers of sources that programs are compiled for, where they are not the usual ones.
     - `double`: whether there is room for a bulge in every source, needed or not.
     - `scale`: width of the pixels, in those of the stamp that the caller gave.
     - `exact`: whether the matrix is made by pixels from the first step.
@@ -118,6 +121,7 @@ class Task:
     sizes: tuple[int, ...]
     position_error: float = 0.5
     fine: bool = True
+    rungs: tuple[int, ...] | None = None
     double: bool = False
     scale: int = 1
     exact: bool = False
@@ -131,8 +135,8 @@ class Task:
         many there are, by `fine`, which only pads differently.
         """
         n = len(self.guess.kind)
-        rungs = _SOURCES if self.fine else _SOURCES[1:]
-        alone = n == 1 and len(self.sizes) == 1
+        rungs = self.rungs or (_SOURCES if self.fine else _SOURCES[1:])
+        alone = n == 1 and len(self.sizes) == 1 and self.rungs is None
         sources = 1 if alone else padded_to(n, rungs)
         # One source has always two: the program of all trials of its kind.
         double = self.double or sources == 1 or (self.guess.kind == Kind.BULGE_DISC).any()
@@ -220,8 +224,10 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
             places[id(blend.psf)] = len(psfs)
             psfs.append(blend.psf)
         index[i] = places[id(blend.psf)]
-    # A power of two of PSFs, and two where there is one: few numbers to compile for.
+    # Few numbers to compile for: two; or as many as tasks, where these are few.
     room = max(2, 1 << (len(psfs) - 1).bit_length())
+    if 2 < room < capacity <= _FEW:
+        room = capacity
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
     starts = (owner, part, start, home, position_error, flux, sky)

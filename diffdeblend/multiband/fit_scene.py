@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from diffdeblend.allocate.by_models import ModelImage
 from diffdeblend.batch.cut import cut_blends
@@ -16,8 +17,12 @@ from diffdeblend.psf import PSFBasis
 from diffdeblend.psf.as_images import psf_images
 
 # Sides of the windows that models are drawn on, and half-light radii that one holds.
-_WINDOWS = (32, 64, 128, 256)
+_WINDOWS = (64, 256)
 _REACH = 8.0
+# One shape to compile for: most sources that are fitted together, and side of a stamp. What does
+# not fit in is divided: shares of light ask for rough models only.
+_SOURCES = 8
+_SIZE = 64
 _TOGETHER = 512
 # Side of the stamp of an analytic PSF.
 _PSF_SIZE = 65
@@ -32,55 +37,66 @@ class SceneModels:
     """Fitted sources, in the order of the positions given.
 
     - `found`: the fits, blend by blend; `row`: place in `found` of each position.
-    - `images`: `(band, y, x)` of each on its window; None where not asked for.
+    - `images`: `(band, y, x)` of each on its window.
     - `corner`: first pixel (x, y) of each window. `positions`: as given.
     """
 
     found: Found
     row: Int[np.ndarray, "source"]
-    images: tuple[Float[np.ndarray, "band y x"] | None, ...]
+    images: tuple[Float[np.ndarray, "band y x"], ...]
     corner: Int[np.ndarray, "source 2"]
     positions: Float[np.ndarray, "source 2"]
 
-    def of_band(
-        self, band: int, grow: Float[np.ndarray, "source"] | None = None
-    ) -> list[ModelImage]:
-        """The models that were drawn, in one band."""
+    def of_band(self, band: int) -> list[ModelImage]:
+        """The models in one band."""
         return [
             ModelImage(image[band], int(x0), int(y0), float(x), float(y))
             for image, (x0, y0), (x, y) in zip(
                 self.images, self.corner, self.positions, strict=True
             )
-            if image is not None
         ]
 
 
 def fit_scene(
     exposure: Exposure,
     positions: Float[np.ndarray, "source 2"],
-    drawn: np.ndarray,
     *,
-    model: str = "auto",
+    hidden: Bool[np.ndarray, "y x"] | None = None,
+    model: str = "sersic",
     report: Callable[[int, int], None] | None = None,
 ) -> SceneModels:
-    """Fit all sources in all bands at once, and draw some of them.
+    """Fit sources in all bands at once, and draw them.
 
     - `exposure`: without its sky; what is left is fitted as a level of each blend.
-    - `positions`: (x, y) of each source in pixels. `drawn`: which of them to draw, booleans.
-    - `model`: as of `fit_batch`.
+    - `positions`: (x, y) of each source in pixels.
+    - `hidden`: pixels that are left out, of sources that are not fitted.
+    - `model`: as of `fit_batch`. Shares of light ask for no more than a Sersic profile.
 
     **Raises:** `ValueError` as `cut_blends` and `fit_batch` do.
     """
-    blends = cut_blends(exposure, positions)
-    found = fit_batch(blends, model=model, background="constant", report=report)
+    seen = exposure
+    if hidden is not None:
+        # Whatever planes are excluded: what has no finite variance is not used.
+        variance = np.where(hidden, np.float32(np.inf), np.asarray(exposure.variance))
+        seen = eqx.tree_at(lambda e: e.variance, exposure, variance)
+    blends = cut_blends(seen, positions, max_sources=_SOURCES, max_size=_SIZE)
+    found = fit_batch(
+        blends,
+        model=model,
+        background="constant",
+        report=report,
+        sizes=(_SIZE,),
+        sources=(_SOURCES,),
+        restarts=1,
+    )
     row = np.argsort(found.row, kind="stable")
-    images, corner = _draw(found, row, np.asarray(drawn, bool), exposure, positions)
+    images, corner = _draw(found, row, exposure, positions)
     return SceneModels(found, row, images, corner, positions)
 
 
 def _draw(
-    found: Found, row: np.ndarray, drawn: np.ndarray, exposure: Exposure, positions: np.ndarray
-) -> tuple[tuple[np.ndarray | None, ...], np.ndarray]:
+    found: Found, row: np.ndarray, exposure: Exposure, positions: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     x, y = found.x[row], found.y[row]
     known = np.isfinite(x) & np.isfinite(y)
     # A source whose fit failed is dark: its window lies about its peak.
@@ -96,9 +112,9 @@ def _draw(
     window = np.searchsorted(_WINDOWS, 2 * (reach + stamps.shape[-1] / 4))
     window = window.clip(max=len(_WINDOWS) - 1)
     corner = np.zeros((len(x), 2), int)
-    images: list[np.ndarray | None] = [None] * len(x)
+    images: list[np.ndarray] = [np.zeros(0)] * len(x)
     for number, size in enumerate(_WINDOWS):
-        rows = np.flatnonzero(drawn & (window == number))
+        rows = np.flatnonzero(window == number)
         corner[rows] = np.floor(np.stack([x, y], 1)[rows]).astype(int) - size // 2
         for start in range(0, len(rows), _TOGETHER):
             few = rows[start : start + _TOGETHER]

@@ -13,9 +13,9 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.footprints.records import SourceRecords
 from diffdeblend.header import Header
 from diffdeblend.quantities.aperture_flux import MeasureApertures
-from diffdeblend.quantities.cmodel import forced_cmodel
 from diffdeblend.quantities.gaussian_flux import gaussian_flux
 from diffdeblend.quantities.kron_flux import ellipse_flux
+from diffdeblend.quantities.measure_cmodel import MeasureForcedCModel
 from diffdeblend.quantities.measure_sources import SIZES, Columns, measure_sources
 from diffdeblend.quantities.pixel_flags import MeasurePixelFlags
 from diffdeblend.quantities.psf_flux import measure_psf_flux
@@ -61,7 +61,9 @@ class ForcedKron:
 
 @dataclass(frozen=True)
 class ForcedCModel:
-    """The flux of the reference's two ellipses: `flux`, `flux_err`, `frac_dev`, `flag`.
+    """The flux of the reference's two ellipses, as `MeasureForcedCModel` has it.
+
+    Flag: `flag`, for its reasons, or the reference's own CModel is flagged or not known.
 
     - `hold_mix`: whether the share of the two is that of the reference, too. Then fluxes are linear
         in the image, and colours are those of one light.
@@ -71,24 +73,20 @@ class ForcedCModel:
 
     def __call__(self, stamp: SourceStamp, found: Found) -> dict[str, Array]:
         held = found["cmodel"]
-        forms = [jnp.stack([held[f"{name}_{key}"] for key in _SQUARE]) for name in ("exp", "dev")]
-        mix = held["frac_dev"]
-        known = jnp.isfinite(mix)
-        for form in forms:
-            known &= jnp.isfinite(form).all()
-        round_one = jnp.array([1.0, 1.0, 0.0], forms[0].dtype)
-        one, two = (jnp.where(known, form, round_one) for form in forms)
-        x, y = found["centroid"]["x"], found["centroid"]["y"]
-        share = jnp.where(known, mix, 0.0) if self.hold_mix else None
-        made = forced_cmodel(
-            stamp.image, stamp.variance, stamp.good, stamp.psf, x, y, one, two, share
-        )
-        return {
-            "flux": jnp.where(known, made.flux, jnp.nan),
-            "flux_err": jnp.where(known, made.flux_err, jnp.nan),
-            "frac_dev": made.frac_dev,
-            "flag": made.flag | ~known | held["flag"] | found["centroid"]["flag"],
+        ellipses = [f"{part}_{key}" for part in ("exp", "dev") for key in _SQUARE]
+        known = jnp.isfinite(held["frac_dev"])
+        for name in ellipses:
+            known &= jnp.isfinite(held[name])
+        # What is not known is drawn round: no NaN may come of it before it is dropped.
+        safe = {
+            name: jnp.where(known, held[name], float(name[-2] == name[-1])) for name in ellipses
         }
+        safe["frac_dev"] = jnp.where(known, held["frac_dev"], 0.0)
+        measured = MeasureForcedCModel("cmodel", self.hold_mix)
+        made = measured(stamp, {**found, "cmodel": safe})
+        for name in ("flux", "flux_err"):
+            made[name] = jnp.where(known, made[name], jnp.nan)
+        return {**made, "flag": made["flag"] | ~known | held["flag"]}
 
 
 def measure_forced_gaussian(stamp: SourceStamp, found: Found) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from diffdeblend.multiband.forced import forced_photometry
 from diffdeblend.multiband.merge import merge_detections
 from diffdeblend.multiband.reference import reference_band, signal_to_noise
 from diffdeblend.quantities.measure_sources import SIZES, Columns, measure_sources
-from diffdeblend.quantities.standard import STANDARD, Measurement
+from diffdeblend.quantities.standard import WITH_CMODEL, Measurement
 
 Deblending = Literal["scene", "symmetric"]
 
@@ -36,7 +36,7 @@ class BandCatalog:
     - `reference`: place of each source's reference band in `priority`.
     - `records`: of each band parents and children with the pixels that they have there.
     - `footprints`: merged. `detections`: of each band.
-    - `models`: the fits that light was shared out by; None for other deblending.
+    - `models`: the fits that the light of blends was shared out by; None for other deblending.
     - `exposure`: what was measured: without the sky that was found.
     - `priority`: bands, the most trusted first. `summary`: settings, numbers, seconds by stage.
     """
@@ -59,10 +59,10 @@ def measure_bands(
     *,
     priority: Sequence[str] | None = None,
     deblending: Deblending | None = "scene",
-    measurements: Mapping[str, Measurement] = STANDARD,
+    measurements: Mapping[str, Measurement] = WITH_CMODEL,
     same: float = 0.3,
     new: float = 1.0,
-    model: str = "auto",
+    model: str = "sersic",
     noise: str | float = "measure",
     seed: int = 1,
     sizes: Sequence[int] = SIZES,
@@ -78,12 +78,14 @@ def measure_bands(
 
     - `exposure`: all bands on one grid of pixels, without their sky.
     - `priority`: bands, the most trusted first; default their order in the exposure.
-    - `deblending`: "scene" fits all sources in all bands at once, and shares out the light of each
-        pixel by the models; "symmetric" by templates of each band; None leaves blends whole.
-    - `measurements`: by name; with one called `"cmodel"`, forced fluxes have it too.
+    - `deblending`: "scene" fits the sources of blends in all bands at once, and shares out the
+        light of each pixel by the models; "symmetric" by templates of each band; None leaves blends
+        whole.
+    - `measurements`: by name; with one called `"cmodel"`, forced fluxes have it too. By default
+        there is one, and `ref_extendedness_value` tells stars (0) from galaxies (1).
     - `same`, `new`: as of `merge_detections`, in arcseconds (in units of 0.2 pixels where the
         exposure has no pixel scale).
-    - `model`: of the sources of a scene, as of `fit_batch`.
+    - `model`: of the sources of a blend, as of `fit_batch`; shares ask for a rough one only.
     - `noise`, `seed`: of what replaces sources, as of `measure_sources`.
     - `sizes`: sides of stamps, as of `measure_sources`; a program is compiled for each that occurs.
     - `detection`, `symmetric`: settings of `detect_footprints` and `deblend_footprints`.
@@ -184,9 +186,15 @@ def _taken_apart(
             band: deblend_footprints(exposure, top, band=band, **settings)
             for band in exposure.bands
         }, None
-    positions = np.stack([merged.peaks.x, merged.peaks.y], axis=1).astype(float)
-    blended = merged.n_peaks[merged.peak_owner] > 1
-    models = fit_scene(exposure, positions, blended, model=model)
+    alone = merged.n_peaks < 2
+    if alone.all():
+        return dict.fromkeys(exposure.bands, top), None
+    blended = ~alone[merged.peak_owner]
+    positions = np.stack([merged.peaks.x, merged.peaks.y], axis=1)[blended].astype(float)
+    hidden = np.zeros(exposure.shape, bool)
+    for number in np.flatnonzero(alone):
+        hidden[merged[int(number)].spans.indices()] = True
+    models = fit_scene(exposure, positions, hidden=hidden, model=model)
     return {
         band: allocate_models(exposure, top, models.of_band(k), band=band)
         for k, band in enumerate(exposure.bands)
