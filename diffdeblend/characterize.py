@@ -14,9 +14,10 @@ from jaxtyping import Float
 from diffdeblend.background import source_free_background
 from diffdeblend.background.surface_fit import SurfaceFit
 from diffdeblend.background.surfaces import Surface, total_background
-from diffdeblend.detect.psf_width import determinant_radius, psf_stamp
+from diffdeblend.detect.psf_width import determinant_radius
 from diffdeblend.exposure import Exposure
 from diffdeblend.prepare import fill_masked, find_cosmic_rays, star_sharpness
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.quantities.aperture_flux import MeasureApertures
 from diffdeblend.quantities.centroid import measure_centroid
 from diffdeblend.quantities.extendedness import measure_size_extendedness
@@ -25,8 +26,8 @@ from diffdeblend.quantities.psf_flux import measure_psf_flux
 from diffdeblend.quantities.shape import MeasureShape, measure_psf_shape
 from diffdeblend.quantities.standard import Measurement
 from diffdeblend.stars import StarMethod, StarPSF, exposure_psf
+from diffdeblend.widths import FWHM_PER_SIGMA
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # Margin around what stands out of the sky, in widths of a star.
 _GROW = 1.5
 # Of what a round changes of the sky, in standard deviations of a pixel: boxes have noise, too.
@@ -195,7 +196,7 @@ def characterize(
 
 def _sky(image: np.ndarray, hidden: np.ndarray, background: SurfaceFit, sigma: float) -> Surface:
     """The sky of an image, sources masked as wide as the PSF is now."""
-    fwhm = _FWHM_PER_SIGMA * sigma
+    fwhm = FWHM_PER_SIGMA * sigma
     # What a star's wings add beyond where it stands out of the noise.
     grow = max(3, round(_GROW * fwhm))
     known = np.where(hidden, np.float32(0), image)
@@ -217,7 +218,7 @@ def _without_rays(exposure: Exposure, widths: list[float]) -> tuple[Exposure, np
             continue
         rays[band] = find_cosmic_rays(residual, variance, bad, sharpness)
         if rays[band].any():
-            filled = fill_masked(residual, bad | rays[band], fwhm=_FWHM_PER_SIGMA * sigma)
+            filled = fill_masked(residual, bad | rays[band], fwhm=FWHM_PER_SIGMA * sigma)
             image[band][rays[band]] = filled[rays[band]]
     if not rays.any():
         return exposure, rays
@@ -264,4 +265,4 @@ def _first_width(exposure: Exposure, band: int) -> float:
 
 def _width(exposure: Exposure, band: int) -> float:
     """Determinant radius of the PSF in the middle of the image."""
-    return determinant_radius(psf_stamp(exposure, band))
+    return determinant_radius(psf_stamp(exposure.psf, exposure.shape)[band])

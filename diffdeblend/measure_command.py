@@ -14,7 +14,7 @@ from diffdeblend.characterize import characterize
 from diffdeblend.column_names import select_columns
 from diffdeblend.commands import read_exposure, warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
-from diffdeblend.detect.psf_width import determinant_radius, psf_stamp
+from diffdeblend.detect.psf_width import determinant_radius
 from diffdeblend.epoch_inputs import options_of
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.measured_bands import write_measured
@@ -25,6 +25,7 @@ from diffdeblend.plot_measured import best_flux
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
 from diffdeblend.psf import KolmogorovPSF
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.quantities.standard import WITH_CMODEL
 from diffdeblend.widths import FWHM_PER_SIGMA
 
@@ -144,7 +145,7 @@ def _prepared(exposure: Exposure, chosen: argparse.Namespace, progress: Progress
     for k in range(exposure.n_bands):
         hidden = ~np.asarray(exposure.good[k])
         known = np.where(hidden, np.float32(0), image[k])
-        fwhm = FWHM_PER_SIGMA * determinant_radius(psf_stamp(exposure, k))
+        fwhm = FWHM_PER_SIGMA * determinant_radius(psf_stamp(exposure.psf, exposure.shape)[k])
         sky = source_free_background(
             known,
             min(_BOX, *exposure.shape),

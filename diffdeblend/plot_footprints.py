@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.footprints.footprint import Footprint
 from diffdeblend.footprints.heavy import HeavyFootprint
 from diffdeblend.footprints.records import SourceRecords
@@ -107,7 +108,7 @@ def plot_family(
     norm = normalisation(whole, stretch, "minmax")
     shown = {"norm": norm, "cmap": grey(), "extent": extent_of(*box)}
     # A robust standard deviation: sources are the lesser part of most images.
-    noise = 1.4826 * np.nanmedian(np.abs(image - np.nanmedian(image)))
+    noise = MAD_TO_STD * np.nanmedian(np.abs(image - np.nanmedian(image)))
     show_image(axes[0], whole, f"{id}: {len(children)} children", 8, **shown)
     mark(axes[0], positions_of(parent.peaks), "+", PEAK)
     for k, one in enumerate(axes[1:]):

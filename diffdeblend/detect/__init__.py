@@ -21,7 +21,6 @@ from diffdeblend.detect.methods import Threshold as Threshold
 from diffdeblend.detect.peaks import find_peaks as find_peaks
 from diffdeblend.detect.peaks import significance as significance
 from diffdeblend.detect.psf_width import determinant_radius as determinant_radius
-from diffdeblend.detect.psf_width import psf_stamp as psf_stamp
 from diffdeblend.detect.score_image import ScoreImage as ScoreImage
 from diffdeblend.detect.score_image import score_image as score_image
 from diffdeblend.detect.sky_objects import InsufficientSourcesError as InsufficientSourcesError

@@ -18,13 +18,14 @@ from diffdeblend.detect.footprint_steps import (
     widened,
     with_image,
 )
-from diffdeblend.detect.psf_width import determinant_radius, psf_stamp
+from diffdeblend.detect.psf_width import determinant_radius
 from diffdeblend.detect.smoothing import SmoothedImage, gaussian_kernel, smooth_image
 from diffdeblend.detect.thresholds import ThresholdType, threshold_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import FootprintSet
 from diffdeblend.footprints.heavy import band_of
 from diffdeblend.planes import as_int32
+from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.segment.kernels import psf_kernel
 
 _STATISTICS_PLANES = ("BAD", "SAT", "EDGE", "NO_DATA")
@@ -117,7 +118,7 @@ def detect_footprints(
     hidden = on(names)
     psf = None
     if sigma is None or kernel == "psf" or dynamic is not None:
-        psf = psf_stamp(exposure, k)
+        psf = np.asarray(psf_stamp(exposure.psf, exposure.shape)[k])
     width = determinant_radius(psf) if sigma is None and psf is not None else float(sigma or 0)
     if not (np.isfinite(width) and width > 0):
         raise ValueError(f"`sigma` must be finite and positive, in pixels; got {sigma!r}.")

@@ -1,27 +1,12 @@
 """How wide a PSF is, as detection needs it: one number. Host side."""
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
-
-from diffdeblend.detect.peaks import psf_images
-from diffdeblend.exposure import Exposure
+from jaxtyping import ArrayLike, Float
 
 _ROUNDS = 100
-_SIZE = 41
 
 
-def psf_stamp(exposure: Exposure, band: int, size: int = _SIZE) -> Float[np.ndarray, "y x"]:
-    """The PSF of a band in the middle of the image, its centre in the middle pixel.
-
-    - `size`: of the stamp where the PSF is not given as pixels.
-    """
-    ny, nx = exposure.shape
-    middle = exposure.psf.at(jnp.asarray((nx - 1) / 2), jnp.asarray((ny - 1) / 2))
-    return psf_images(middle, size)[band]
-
-
-def determinant_radius(image: Float[np.ndarray, "y x"]) -> float:
+def determinant_radius(image: Float[ArrayLike, "y x"]) -> float:
     r"""$(I_{xx} I_{yy} - I_{xy}^2)^{1/4}$ of the adaptive moments of a PSF, in pixels.
 
     The moments are those of the elliptical Gaussian that matches the image under its own weight;

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 
 from diffdeblend.segment.kernels import make_2dgaussian_kernel
 from diffdeblend.segment.smooth import smooth
+from diffdeblend.widths import FWHM_PER_SIGMA
 
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # A smoothed pixel needs so much of the kernel's weight on pixels that are in use.
 _LEAST_SEEN = 0.5
 
@@ -57,7 +57,7 @@ def gaussian_kernel(sigma: float, n_sigma: float = 7.0) -> Float[np.ndarray, "y 
     if not (np.isfinite(sigma) and sigma > 0):
         raise ValueError(f"`sigma` must be finite and positive, in pixels; got {sigma!r}.")
     width = int(n_sigma * sigma + 0.5) // 2 * 2 + 1
-    return make_2dgaussian_kernel(float(sigma) * _FWHM_PER_SIGMA, width, "center")
+    return make_2dgaussian_kernel(float(sigma) * FWHM_PER_SIGMA, width, "center")
 
 
 def smooth_image(

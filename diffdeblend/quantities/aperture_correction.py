@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.polynomials import chebyshev_design, n_terms
 
 
@@ -96,7 +97,7 @@ def fit_aperture_correction(
     found = _fitted(x, y, ratio, sigma, used, shape, degree)
     for _ in range(rounds):
         left = (ratio - found(x, y)[0]) / np.where(used, sigma, 1)
-        spread = 1.4826 * np.median(np.abs(left[used] - np.median(left[used])))
+        spread = MAD_TO_STD * np.median(np.abs(left[used] - np.median(left[used])))
         near = used & (np.abs(left) <= clip * max(spread, 1e-12))
         if near.sum() < 2 or (near == found.used).all():
             break

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.noise import correlated_noise
 
 NOISE_SOURCES = ("measure", "variance", "variance_median")
@@ -14,7 +15,6 @@ NOISE_SOURCES = ("measure", "variance", "variance_median")
 _MANY = 2_000_000
 # With fewer pixels between the footprints those on them are used, too.
 _FEW = 100
-_MAD_TO_STD = 1.482602218505602
 
 
 def draw_replacement(
@@ -83,7 +83,7 @@ def _law(
     if not values.size:
         return 0.0, 0.0
     level = _median(values)
-    return level, _MAD_TO_STD * _median(np.abs(values - level))
+    return level, MAD_TO_STD * _median(np.abs(values - level))
 
 
 def _median(values: np.ndarray) -> float:
