@@ -131,7 +131,8 @@ def test_cuts_on_the_catalogue_count_stars_and_galaxies_as_the_truth_does():
         for one, two in ("gr", "ri"):
             colour = column(f"{flux}_color_{one}_{two}")[stars]
             error = column(f"{flux}_color_{one}_{two}_err")[stars]
-            true = np.asarray(field.truth[f"mag_{one}"] - field.truth[f"mag_{two}"])[row[stars]]
+            ends = (np.asarray(field.truth[f"mag_{band}"]) for band in (one, two))
+            true = np.subtract(*ends)[row[stars]]
             assert abs(np.median(colour - true)) < 0.01
             # The locus is a line: its width is that of the errors.
             pull = (colour - true) / error
