@@ -76,7 +76,10 @@ _WHOLE: dict[str, tuple[str, Any]] = {
     "centroid_x_err": ("Standard deviation of centroid_x", units.pix),
     "centroid_y_err": ("Standard deviation of centroid_y", units.pix),
     "centroid_xy_cov": ("Covariance of centroid_x and centroid_y", units.pix**2),
-    "centroid_flag": ("Centre not found: that of the peak stands in", None),
+    "centroid_flag": (
+        "Centre not found, as of sources near the border: that of the peak stands in",
+        None,
+    ),
     "centroid_flag_not_at_maximum": ("The light has no maximum at the centre", None),
     "centroid_flag_reset_to_peak": ("Too far from the peak, and reset to it", None),
     "shape_fourth": ("Fourth moment over that of a Gaussian", None),
