@@ -293,6 +293,7 @@ def test_kept_with_the_exposure(tmp_path):
         write_fits(exposure, tmp_path / "a.fits")
 
 
+@pytest.mark.slow
 def test_held_numbers_have_no_error_under_correlated_noise():
     exposure = observe(scene(), noise_correlation=correlation())
     found = fit(

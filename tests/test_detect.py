@@ -62,6 +62,7 @@ def test_the_guide_in_one_call(guide):
         "name": "Threshold",
         "n_pixels": 10,
         "connectivity": 8,
+        "inclusive": False,
     }
 
 

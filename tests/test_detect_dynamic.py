@@ -65,6 +65,7 @@ def test_the_right_variance_changes_nothing():
     assert wrong.n_positive > 1.3 * found.n_positive
 
 
+@pytest.mark.slow
 def test_the_level_of_the_sky_is_found_before_anything_else():
     image = starry(103)
     for direction in ("calibrated", "lsst"):

@@ -280,6 +280,7 @@ def test_settings_that_cannot_be_are_refused(radii):
         MeasureApertures(method="square")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_kron_flux_of_galaxies():
     """An exponential and a de Vaucouleurs galaxy, half-light radius 3 pixels, as they are seen."""
     # A cusp has no adaptive moments; what is seen has none.

@@ -119,6 +119,7 @@ def test_weights_are_even_where_the_posterior_is_gaussian():
     np.testing.assert_allclose(bright.weights.sum(), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_bring_back_what_is_off_centre():
     found, exposure, prior = fitted(10.0)
 
