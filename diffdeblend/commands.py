@@ -47,7 +47,8 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
         # Whether results can be written is better known before the work than after.
         make_directory(chosen.output)
         if is_large(exposure, positions, chosen.split):
-            run_image(exposure, positions, _inputs(files, where, chosen), chosen, progress)
+            inputs = inputs_of(files, chosen, positions=where)
+            run_image(exposure, positions, inputs, chosen, progress)
             return
         found = deblend(
             exposure,
@@ -200,7 +201,7 @@ def _summary(
     found: Deblended, files: list[Path], positions: str, chosen: argparse.Namespace
 ) -> dict[str, Any]:
     """The summary of the fit, with what was read and how."""
-    inputs = _inputs(files, positions, chosen)
+    inputs = inputs_of(files, chosen, positions=positions)
     settings = {
         "variance_kind": "weight" if chosen.weight else chosen.variance_kind,
         "bands": list(found.exposure.bands),
@@ -214,9 +215,10 @@ def _summary(
     return first | {key: value for key, value in found.summary.items() if key not in first}
 
 
-def _inputs(files: list[Path], positions: str, chosen: argparse.Namespace) -> dict[str, Any]:
+def inputs_of(files: list[Path], chosen: argparse.Namespace, **more: str) -> dict[str, Any]:
+    """What was read, for a summary."""
     given = {name: getattr(chosen, name) for name in ("psf", "variance", "weight", "mask")}
-    inputs = {"images": [str(file) for file in files], "positions": positions}
+    inputs = {"images": [str(file) for file in files], **more}
     return inputs | {name: value for name, value in given.items() if value is not None}
 
 

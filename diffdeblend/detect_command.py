@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffdeblend.commands import read_exposure, warnings_in_a_line
+from diffdeblend.commands import inputs_of, read_exposure, warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
 from diffdeblend.detect.detect import Detections, GaussianKernel, PSFKernel, detect
 from diffdeblend.detect.methods import (
@@ -48,14 +48,7 @@ def run_detect(chosen: argparse.Namespace, progress: Progress) -> None:
         found = detect(exposure, **methods, report=progress.begin)
         progress.end()
         summary = {
-            "inputs": {
-                "images": [str(file) for file in files],
-                **{
-                    name: value
-                    for name in ("psf", "variance", "weight", "mask")
-                    if (value := getattr(chosen, name)) is not None
-                },
-            },
+            "inputs": inputs_of(files, chosen),
             "settings": settings_of(chosen, found),
             "n_sources": found.n_sources,
             "n_parents": found.parents.n_labels,

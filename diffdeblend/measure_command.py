@@ -12,7 +12,7 @@ from diffdeblend.background.source_masked import source_free_background
 from diffdeblend.background.surface_fit import SurfaceFit
 from diffdeblend.characterize import characterize
 from diffdeblend.column_names import select_columns
-from diffdeblend.commands import read_exposure, warnings_in_a_line
+from diffdeblend.commands import inputs_of, read_exposure, warnings_in_a_line
 from diffdeblend.deblend.catalog import versions
 from diffdeblend.detect.psf_width import determinant_radius
 from diffdeblend.epoch_inputs import options_of
@@ -64,14 +64,7 @@ def run_measure(chosen: argparse.Namespace, progress: Progress) -> None:
             report=progress.begin,
         )
         summary = {
-            "inputs": {
-                "images": [str(file) for file in files],
-                **{
-                    name: value
-                    for name in ("psf", "variance", "weight", "mask")
-                    if (value := getattr(chosen, name)) is not None
-                },
-            },
+            "inputs": inputs_of(files, chosen),
             # Elsewhere `new` is an image and no option.
             "settings": {**options_of(chosen), "new": chosen.new, "bands": list(exposure.bands)},
             **{key: value for key, value in found.summary.items() if key != "settings"},

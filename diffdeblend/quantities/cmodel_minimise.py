@@ -47,11 +47,13 @@ def solve(matrix: Array, vector: Array) -> Array:
     if vector.size == 3:
         return solve3(matrix, vector)
     tiny = jnp.finfo(vector.dtype).tiny
-    rows = jnp.concatenate([matrix, vector[:, None]], axis=1)
+    # The vector on its own, in which all this is linear: a derivative has to be transposed.
     for k in range(vector.size):
-        pivot = rows[k] / jnp.maximum(rows[k, k], tiny)
-        rows = (rows - rows[:, k, None] * pivot).at[k].set(pivot)
-    return rows[:, -1]
+        column, one = matrix[:, k], jnp.maximum(matrix[k, k], tiny)
+        pivot, value = matrix[k] / one, vector[k] / one
+        matrix = (matrix - column[:, None] * pivot).at[k].set(pivot)
+        vector = (vector - column * value).at[k].set(value)
+    return vector
 
 
 class _State(NamedTuple):
