@@ -74,6 +74,7 @@ def test_an_interrupted_set_goes_on(made, tmp_path, capsys):
     assert count_blends(path) == 2
 
 
+@pytest.mark.slow
 def test_several_surveys_stars_and_an_own_sampling(tmp_path):
     (tmp_path / "own.py").write_text(OWN_SAMPLING)
     path = tmp_path / "two.zarr"

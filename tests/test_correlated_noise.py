@@ -211,6 +211,7 @@ def test_batch_agrees_with_the_single_fit():
     np.testing.assert_allclose(linear, one.flux_error, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_cut_blends_know_the_noise_of_their_image():
     exposure = observe(scene(), noise_correlation=correlation())
     for blend in cut_blends(exposure, POSITIONS):

@@ -105,7 +105,7 @@ def test_another_blend_of_the_same_shape_does_not_compile(found, exposure, posit
 
 
 # Each compiles programs of its own: those of the others are in other tests.
-LONG = ("exponential", "bulge_disc", "multi_gaussian", "de_vaucouleurs", "free_form")
+LONG = ("exponential", "gaussian", "bulge_disc", "multi_gaussian", "de_vaucouleurs", "free_form")
 WORDS = [
     pytest.param(word, marks=pytest.mark.slow if word in LONG else ())
     for word in sorted(set(MODELS) - {"auto"})

@@ -103,6 +103,7 @@ def test_matrix_by_pixels_is_that_of_the_images(case, jacobian):
         np.testing.assert_allclose(found.cross[b][:n], cross, rtol=1e-8, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_matrix_by_modes_is_near_that_by_pixels_under_even_noise(case):
     scene, problem = case
     problem = eqx.tree_at(lambda p: p.weight, problem, jnp.full_like(problem.weight, 0.7))

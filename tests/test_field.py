@@ -40,6 +40,7 @@ def galsims(psf):
     return total.array
 
 
+@pytest.mark.slow
 def test_it_is_as_galsim_draws_it():
     galsim = pytest.importorskip("galsim")
     field = draw_field(SOURCES, SHAPE, "gi", noise="none", fwhm=[0.8, 0.7])
@@ -81,6 +82,7 @@ def test_noise_may_be_correlated():
     np.testing.assert_allclose(down, 0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_varying_psf_is_that_of_each_place():
     shape = (150, 190)
     psf = moffat_basis(shape, lambda u, v: 0.7 + 0.1 * u + 0.05 * v, n_bands=1)

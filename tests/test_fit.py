@@ -203,6 +203,7 @@ def test_total_flux_error_counts_the_parts_together():
     assert found.flux_error[0, 0] < found.errors.sources[0].members.flux[0, 0, 0]
 
 
+@pytest.mark.slow
 def test_covariance_is_symmetric_and_positive():
     found = fit(start(), observe(truth()))
     dense = np.asarray(found.covariance.dense())

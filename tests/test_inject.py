@@ -333,6 +333,7 @@ def test_a_test_of_two_measures():
     assert not np.isin(other.per_source["x"], rows["x"]).any()
 
 
+@pytest.mark.slow
 def test_invisible_sources_are_not_found_in_the_light_of_others():
     """All stars are far too faint; the real ones are seen in all images, and nothing is."""
     given = real_image()
@@ -413,6 +414,7 @@ def test_tests_that_are_refused():
             injection_test(given, STARS, peak, 1, **{**options, **change})
 
 
+@pytest.mark.slow
 def test_another_psf_and_real_measures():
     """A PSF that is no image; galaxies with photon noise; and measures that are there for all."""
     pytest.importorskip("sep")

@@ -212,6 +212,7 @@ def test_peaks_are_those_of_skimage(blends):
     np.testing.assert_array_equal(peaks(blends.exposure(1)).positions, theirs[:, ::-1])
 
 
+@pytest.mark.slow
 def test_masked_pixels_are_not_seen(blends):
     """A hot pixel that is masked makes no source."""
     pytest.importorskip("sep")

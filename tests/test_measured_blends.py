@@ -54,9 +54,8 @@ def by_models(exposure):
     return {**made.measured["r"], "n_child": np.asarray(made.catalog["deblend_n_child"])}
 
 
-@pytest.mark.parametrize(
-    "measured", [by_templates, pytest.param(by_models, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", [by_templates, by_models])
 def test_children_of_a_pair_measure_as_if_alone(measured):
     both = pair((0, 1))
     noise = np.asarray(both.image) - np.asarray(pair((0, 1), "none").image)

@@ -119,6 +119,7 @@ def test_what_is_left_of_the_brightest_stars_is_shown():
     assert drawn(page)
 
 
+@pytest.mark.slow
 def test_one_page_has_all(psf):
     found: Any = SimpleNamespace(psf=psf, table=table())
     assert drawn(psf_figure(found, report()))
