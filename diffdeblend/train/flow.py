@@ -45,7 +45,7 @@ def _fit(
         centre, log_sigma = encoder(loss.features(galaxy))
         return centre + jnp.exp(log_sigma) * jax.random.normal(key, centre.shape, centre.dtype)
 
-    def one_step(state: tuple[CouplingFlow, Any], step: Array) -> tuple[Any, None]:
+    def one_step(state: tuple[Any, Any], step: Array) -> tuple[Any, None]:
         flow, moments = state
         choose, draws = jax.random.split(jax.random.fold_in(key, step))
         batch = random_batch(galaxies, settings.batch, choose)
@@ -54,9 +54,7 @@ def _fit(
         change, moments = adam.update(slope, moments, flow)
         return (optax.apply_updates(flow, change), moments), None
 
-    (flow, _), _ = jax.lax.scan(
-        one_step,
-        (flow, adam.init(flow)),
-        jnp.arange(settings.flow_steps),  # type: ignore[arg-type]
-    )
-    return flow
+    learnt: Any = flow
+    start = (learnt, adam.init(learnt))
+    (learnt, _), _ = jax.lax.scan(one_step, start, jnp.arange(settings.flow_steps))
+    return learnt
