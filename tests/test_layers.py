@@ -18,6 +18,7 @@ LAYERS = (
     {"header", "own_code"},
     {"sky", "noise", "planes", "wings"},
     {"exposure", "positions"},
+    {"one_band"},
     {"scene"},
     {"fit"},
     {"priors"},
