@@ -1,5 +1,8 @@
 """How a prior is learnt: from galaxies drawn, catalogued, or seen."""
 
+from diffdeblend.train.denoiser import DenoiserSettings as DenoiserSettings
+from diffdeblend.train.denoiser import TrainedDenoiser as TrainedDenoiser
+from diffdeblend.train.denoiser import train_denoiser as train_denoiser
 from diffdeblend.train.galaxies import Galaxies as Galaxies
 from diffdeblend.train.galaxies import Mixture as Mixture
 from diffdeblend.train.galaxies import Population as Population
