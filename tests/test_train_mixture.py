@@ -1,4 +1,4 @@
-"""Mixtures learnt by EM, against closed forms, scipy's densities and what points were drawn from."""
+"""Mixtures learnt by EM, against closed forms, densities of scipy and what was drawn from."""
 
 import equinox as eqx
 import jax

@@ -175,7 +175,7 @@ class _Learn:
 
     def _step(self, data: _Points, model: _Model) -> tuple[_Model, float]:
         """One step, and the mean log-likelihood before it."""
-        w, means, covariances = model
+        _, means, covariances = model
         k, d = means.shape
         count, first, second = np.zeros(k), np.zeros((k, d)), np.zeros((k, d, d))
         total = 0.0
@@ -223,7 +223,7 @@ class _Learn:
 
     def _start(self, data: _Points, k: int, rng: np.random.Generator) -> _Model:
         """Points far from each other as means, and what is nearest to each as its spread."""
-        x, own, share = data
+        x, _, share = data
         n, d = x.shape
         few = x if n <= _CHUNK else x[rng.choice(n, _CHUNK, replace=False)]
         places = [few[rng.integers(len(few))]]
