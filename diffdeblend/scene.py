@@ -1,6 +1,7 @@
 """What is in an image, and how it looks through the PSF."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from diffdeblend.background import AbstractBackground
 from diffdeblend.components import AbstractComponent, AnySource, Stack, stack_components
+from diffdeblend.components.stack import identity
 from diffdeblend.exposure import Exposure
 from diffdeblend.fourier import EXACT, Pair, multiply, shift, to_image
 from diffdeblend.grid import STANDARD, Grid, Modes, Quality, make_grid
@@ -147,14 +149,17 @@ def render_each(
     grid = make_grid(shape, quality)
     through = seen_through(psf, scene, grid, quality)
 
-    def alone(member: AbstractComponent, active: Array, rank: Array) -> Array:
+    def alone(shared: Any, own: AbstractComponent, active: Array, rank: Array) -> Array:
         # A stack of one: the sum over its parts is the source.
-        members = jax.tree.map(lambda leaf: leaf[None], member)
-        single = Scene([Stack(members, active[None], rank[None])], dx=scene.dx, dy=scene.dy)
-        return sum_slots(single, through, grid, quality)
+        members = jax.tree.map(lambda leaf: leaf[None], own)
+        one = Stack(members, active[None], rank[None], shared=shared)
+        return sum_slots(Scene([one], dx=scene.dx, dy=scene.dy), through, grid, quality)
 
     return tuple(
-        jax.lax.map(lambda source: alone(*source), (stack.members, stack.active, stack.rank))
+        jax.lax.map(
+            lambda source, shared=stack.shared: alone(shared, *source),
+            (stack.members, stack.active, stack.rank),
+        )
         for stack in scene.sources
     )
 
@@ -197,8 +202,11 @@ def _stacked(sources: Sequence[AbstractComponent | Stack]) -> tuple[Stack, ...]:
                 "`sources` must be all components or all stacks; "
                 f"number {rank} is a {type(source).__name__}."
             )
-        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(source))
-        groups.setdefault((jax.tree.structure(source), shapes), []).append((rank, source))
+        own, shared = source.split()
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(own))
+        # The leaves of what is shared are kept by `source`, so that no other can get their ids.
+        kind = (jax.tree.structure(source), shapes, identity(shared))
+        groups.setdefault(kind, []).append((rank, source))
     return tuple(
         stack_components([s for _, s in group], rank=[r for r, _ in group])
         for group in groups.values()

@@ -5,6 +5,9 @@ from diffdeblend.components.any_source import AnySource as AnySource
 from diffdeblend.components.any_source import AnyStack as AnyStack
 from diffdeblend.components.any_source import Kind as Kind
 from diffdeblend.components.any_source import any_stack as any_stack
+from diffdeblend.components.decoded import Decoded as Decoded
+from diffdeblend.components.decoded import Decoder as Decoder
+from diffdeblend.components.decoded import Frame as Frame
 from diffdeblend.components.gaussian import Gaussian as Gaussian
 from diffdeblend.components.gaussian import MultiGaussian as MultiGaussian
 from diffdeblend.components.pixels import Pixels as Pixels

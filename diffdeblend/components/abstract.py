@@ -1,6 +1,7 @@
 """What every component must do, and the shear that all elliptical ones share."""
 
 from abc import abstractmethod
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -22,6 +23,10 @@ class AbstractComponent(eqx.Module):
     - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
     """
 
+    # Whether Gauss-Newton columns are made for all parameters at once: where a profile is made by
+    # products of matrices, these are larger then.
+    batched_columns: ClassVar[bool] = False
+
     flux: eqx.AbstractVar[Float[Array, "*part band"]]
     x: eqx.AbstractVar[Float[Array, ""]]
     y: eqx.AbstractVar[Float[Array, ""]]
@@ -40,6 +45,17 @@ class AbstractComponent(eqx.Module):
         profiles that end before.
         """
         return jnp.zeros((*self.flux.shape[:-1], *x.shape), dtype=self.flux.dtype)
+
+    def split(self) -> tuple[Self, Any]:
+        """What is this component's own, and what it shares with others: None, or a pytree.
+
+        A stack keeps the latter once; `with_shared` puts both together again.
+        """
+        return self, None
+
+    def with_shared(self, shared: Any) -> Self:
+        """Inverse of `split`."""
+        return self
 
     def constrained(self) -> "AbstractComponent":
         """The nearest component that keeps the constraints no domain can express."""

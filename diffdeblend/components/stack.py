@@ -1,6 +1,7 @@
 """Many components of one kind, padded to a fixed number."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,11 +20,14 @@ class Stack(eqx.Module):
     - `members`: the components; of what is not active, any valid values.
     - `active`: which of them exist; the rest is padding and neither shines nor is fitted.
     - `rank`: place of each in the user's list of sources; -1 for padding.
+    - `shared`: what all members have in common, without that axis, as `AbstractComponent.split`
+        gives it; None for most components.
     """
 
     members: AbstractComponent
     active: Bool[Array, "source"]
     rank: Int[Array, "source"]
+    shared: Any = eqx.field(default=None, kw_only=True)
 
     @property
     def n_slots(self) -> int:
@@ -67,19 +71,19 @@ class Stack(eqx.Module):
 
     def fourier(self, modes: Modes) -> Pair:
         """The profiles of unit flux of all slots, each `(slot, k)`; dark where not active."""
-        re, im = jax.vmap(lambda member: member.fourier(modes))(self.members)
+        re, im = jax.vmap(lambda own: own.with_shared(self.shared).fourier(modes))(self.members)
         shape = (self.n_slots, modes.kx.size)
         on = self.active_slot.astype(re.dtype)[:, None]
         return on * re.reshape(shape), on * im.reshape(shape)
 
     def wings(self, x: Float[Array, "p"], y: Float[Array, "p"]) -> Float[Array, "slot p"]:
         """Far surface brightness of all slots; zero where not active."""
-        values = jax.vmap(lambda member: member.wings(x, y))(self.members)
+        values = jax.vmap(lambda own: own.with_shared(self.shared).wings(x, y))(self.members)
         return self.active_slot.astype(values.dtype)[:, None] * values.reshape(-1, x.size)
 
     def member(self, index: int) -> AbstractComponent:
         """One component by its place in the stack."""
-        return jax.tree.map(lambda leaf: leaf[index], self.members)
+        return jax.tree.map(lambda leaf: leaf[index], self.members).with_shared(self.shared)
 
 
 def stack_components(
@@ -92,8 +96,8 @@ def stack_components(
 
     `size`: number of places to pad to; `rank`: the components' places in a longer list.
 
-    **Raises:** `ValueError` for no components, several classes, fields that differ in shape, or a
-    `size` that is too small.
+    **Raises:** `ValueError` for no components, several classes, fields that differ in shape, what
+    they share not being one and the same, or a `size` that is too small.
     """
     if not components:
         raise ValueError("`components` is empty; a stack needs at least one.")
@@ -103,20 +107,31 @@ def stack_components(
     if len({type(c) for c in components}) > 1:
         names = sorted({type(c).__name__ for c in components})
         raise ValueError(f"`components` of one stack need one class; got {', '.join(names)}.")
+    if len({identity(c.split()[1]) for c in components}) > 1:
+        raise ValueError(
+            "`components` of one stack need one and the same decoder; got several. Take all from "
+            "one prior, or make a stack of each."
+        )
+    own = [c.split()[0] for c in components]
     structures = {
-        (jax.tree.structure(c), tuple(np.shape(leaf) for leaf in jax.tree.leaves(c)))
-        for c in components
+        (jax.tree.structure(c), tuple(np.shape(leaf) for leaf in jax.tree.leaves(c))) for c in own
     }
     if len(structures) > 1:
         raise ValueError(
             "`components` of one stack need fields of one shape (bands, parts, pixels); "
             f"got {sorted(str(shapes) for _, shapes in structures)}."
         )
-    padded = [*components, *[components[0]] * (size - len(components))]
+    padded = [*own, *[own[0]] * (size - len(own))]
     members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
     places = list(range(len(components))) if rank is None else list(rank)
     return Stack(
         members=members,
         active=jnp.arange(size) < len(components),
         rank=jnp.asarray(places + [-1] * (size - len(components)), dtype=jnp.int32),
+        shared=components[0].split()[1],
     )
+
+
+def identity(shared: Any) -> tuple[int, ...]:
+    """What tells two shared parts apart without comparing all of their numbers."""
+    return tuple(id(leaf) for leaf in jax.tree.leaves(shared))

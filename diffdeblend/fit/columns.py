@@ -59,9 +59,14 @@ def columns_by_autodiff(unknowns: Unknowns, template: Scene, modes: Modes) -> Co
         size, parameters = unknowns.shape[number].shape
         still = jnp.zeros_like(unknowns.shape[number])
         names = names_of(stack.member(0))
-        # Unrolled: batching the tangents is slower.
+        if stack.members.batched_columns:
+            each = jnp.eye(parameters, dtype=still.dtype)[:, None, :]
+            re, im = jax.vmap(push)(jnp.broadcast_to(each, (parameters, size, parameters)))
+            slopes += [(re[p], im[p]) for p in range(parameters)]
+        else:
+            # Unrolled: batching the tangents is slower.
+            slopes += [push(still.at[:, p].set(1)) for p in range(parameters)]
         for p in range(parameters):
-            slopes.append(push(still.at[:, p].set(1)))
             slots.append(first + np.arange(stack.n_slots))
             chain = jnp.zeros((stack.n_slots, n_shape), dtype=still.dtype)
             places = slice(column + p, column + size * parameters, parameters)

@@ -27,14 +27,14 @@ class Evaluation(NamedTuple):
     """What is known at one point.
 
     - `value`, `gradient`: of the objective, exact; `chi2`: of each band.
-    - `normal`: matrix of the data alone; `curvature`: diagonal of the prior's.
+    - `normal`: matrix of the data alone; `curvature`: that of the prior.
     """
 
     value: Float[Array, ""]
     chi2: Float[Array, "band"]
     gradient: Unknowns
     normal: Normal
-    curvature: Float[Array, "shape"]
+    curvature: Float[Array, "*shape shape"]
 
 
 def evaluate(

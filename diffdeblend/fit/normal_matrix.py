@@ -13,7 +13,7 @@ from diffdeblend.components import Stack
 from diffdeblend.fit.arrow import Normal
 from diffdeblend.fit.columns import Columns
 from diffdeblend.fit.objective import Problem
-from diffdeblend.fit.prior import ShapePrior
+from diffdeblend.fit.prior import CostedPrior
 from diffdeblend.fit.unknowns import Unknowns, scene_of
 from diffdeblend.fourier import (
     EXACT,
@@ -242,19 +242,19 @@ def _window(stack: Stack) -> tuple[Array, Array, Array]:
 
 def prior_terms(
     unknowns: Unknowns, template: Scene, problem: Problem
-) -> tuple[Float[Array, ""], Unknowns, Float[Array, "shape"]]:
-    """Minus the log-prior, its gradient, and a diagonal above its curvature in the shapes.
+) -> tuple[Float[Array, ""], Unknowns, Float[Array, "*shape shape"]]:
+    """Minus the log-prior, its gradient, and its curvature in the shapes, `(shape,)` or a matrix.
 
-    The curvature is exact where that is diagonal.
+    Of a prior that is a mere function it is a diagonal above the curvature, exact where that is
+    diagonal.
     """
     still = jax.tree.map(jnp.zeros_like, unknowns)
     zero = jnp.zeros_like(unknowns.flat_shape)
     if problem.prior is None:
         return jnp.zeros((), dtype=zero.dtype), still, zero
     prior = problem.prior
-    if isinstance(prior, ShapePrior):
-        value, slope, curvature = prior.cost(unknowns.shape, template)
-        return value, still.with_flat_shape(slope), curvature
+    if isinstance(prior, CostedPrior):
+        return prior.cost(unknowns, template)
 
     def negative(unknowns: Unknowns) -> Array:
         return -prior(scene_of(unknowns, template))
@@ -267,9 +267,14 @@ def prior_terms(
     return value, slope, jnp.sum(jnp.abs(rows), axis=1)
 
 
-def with_curvature(normal: Normal, curvature: Float[Array, "shape"]) -> Normal:
+def with_curvature(normal: Normal, curvature: Float[Array, "*shape shape"]) -> Normal:
     """The matrix with the prior's curvature."""
-    return eqx.tree_at(lambda n: n.shape, normal, normal.shape + jnp.diag(curvature))
+    return eqx.tree_at(lambda n: n.shape, normal, normal.shape + as_matrix(curvature))
+
+
+def as_matrix(curvature: Float[Array, "*shape shape"]) -> Float[Array, "shape shape"]:
+    """The curvature of a prior as a matrix, of which only the diagonal may be given."""
+    return jnp.diag(curvature) if curvature.ndim == 1 else curvature
 
 
 def _dot(a: Array, b: Array) -> Array:

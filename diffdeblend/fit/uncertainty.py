@@ -16,7 +16,7 @@ from diffdeblend.fit.arrow import (
 )
 from diffdeblend.fit.correlated import sandwich, with_scatter
 from diffdeblend.fit.evaluate import evaluate
-from diffdeblend.fit.normal_matrix import fixed_terms, prior_terms, with_curvature
+from diffdeblend.fit.normal_matrix import as_matrix, fixed_terms, prior_terms, with_curvature
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import Unknowns
 from diffdeblend.parameters import domains, unpack
@@ -75,7 +75,7 @@ def covariance(
     elif data is None:
         fixed = fixed_terms(template, problem)
         data = evaluate(unknowns, template, problem, fixed, True).normal
-    curvature = prior_terms(unknowns, template, problem)[2]
+    curvature = as_matrix(prior_terms(unknowns, template, problem)[2])
     normal = hold(with_curvature(data, curvature), problem.free)
     factors: Factors = factor(normal, jnp.zeros((), dtype=data.shape.dtype))
     free_linear, free_shape = linear_vector(problem.free), problem.free.flat_shape
@@ -86,14 +86,15 @@ def covariance(
     scale = factors.scale * free_linear * _does_something(data)
     alone = inverse * scale[:, :, None] * scale[:, None, :]
     fixed = jnp.sum(scale > 0) + jnp.sum(free_shape * (jnp.diagonal(data.shape) > 0))
-    n_effective = fixed - jnp.sum(curvature * jnp.diagonal(shape) * (jnp.diagonal(data.shape) > 0))
+    by_prior = jnp.sum(curvature * shape, axis=1)
+    n_effective = fixed - jnp.sum(by_prior * (jnp.diagonal(data.shape) > 0))
     response = factors.response
     if middle is not None:
         # The prior scatters as its curvature says, as one more datum would.
         middle = Normal(
             middle.band * free_linear[:, :, None] * free_linear[:, None, :],
             middle.cross * free_linear[:, :, None] * free_shape,
-            (middle.shape + jnp.diag(curvature)) * free_shape * free_shape[:, None],
+            (middle.shape + curvature) * free_shape * free_shape[:, None],
         )
         shape, alone, response = sandwich(factors, shape, middle)
     return Covariance(shape, alone, response, problem.free, n_effective)

@@ -1,0 +1,1 @@
+"""What galaxies look like before any data: learned priors, and what they were learnt on."""

@@ -1,0 +1,1 @@
+"""How a prior is learnt: from galaxies drawn, catalogued, or seen."""
