@@ -1,49 +1,19 @@
 """Fitted profiles and symmetric templates: the ways that the package has without a learnt prior."""
 
-from typing import NamedTuple
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from blends import Blends
+from components import Estimate, fit_components
+from positive_mixture import PositiveMixture
 
 from diffdeblend.allocate import deblend_footprints
 from diffdeblend.batch import blend_of_arrays, fit_batch
 from diffdeblend.batch.draw import draw_sources
-from diffdeblend.components import Kind, MultiGaussian
-from diffdeblend.deblend.start import half_light_radii
-from diffdeblend.exposure import Exposure, make_exposure
-from diffdeblend.fit.fit import fit_pixels
-from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt
-from diffdeblend.fit.prior import shape_prior
-from diffdeblend.fit.unknowns import free_numbers
+from diffdeblend.components import MultiGaussian
+from diffdeblend.components.gaussian import MIXTURE_SCALES
+from diffdeblend.exposure import make_exposure
 from diffdeblend.footprints import Footprint, Peaks, SourceRecords, SpanSet
-from diffdeblend.grid import STANDARD, Quality
 from diffdeblend.psf import PixelPSF
-from diffdeblend.scene import Scene, render_each
 
-# Half-light radii in units of the source's own, a factor of two apart.
-SIX = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-class Estimate(NamedTuple):
-    """What a way makes of blends: images and fluxes in the frame, and errors of the total flux.
-
-    - `images`: `(blend, source, band, y, x)`, or None; `flux`: `(blend, source, band)`.
-    - `total`, `error`: of total fluxes, or None.
-    """
-
-    flux: np.ndarray
-    images: np.ndarray | None = None
-    total: np.ndarray | None = None
-    error: np.ndarray | None = None
-
-
-def exposures(blends: Blends) -> list[Exposure]:
-    """Each stamp with variance 1 and the PSF that is told."""
-    psf = PixelPSF(blends.psf.astype(np.float32))
-    return [make_exposure(image, np.ones(image.shape, np.float32), psf) for image in blends.image]
 
 
 def symmetric_templates(blends: Blends, **settings) -> Estimate:
@@ -87,49 +57,21 @@ def profiles(blends: Blends, model: str, **settings) -> Estimate:
     return Estimate(images.sum(axis=(-2, -1)), images, total, error)
 
 
-def mixtures(
-    blends: Blends, *, scales: tuple[float, ...] = SIX, prior: bool = True, steps: int = 60
-) -> Estimate:
-    """Elliptical mixtures of concentric Gaussians with free weights.
+def positive_mixtures(blends: Blends, *, prior: bool = True) -> Estimate:
+    """Six concentric Gaussians of one shape with positive weights."""
 
-    - `prior`: the weak prior on shapes that a fit has by default; without it, none.
-    """
-    given = exposures(blends)
-    starts = []
-    for exposure, at in zip(given, blends.peaks, strict=True):
-        radii = half_light_radii(exposure, at.astype(float))
-        dark = np.zeros((len(scales), exposure.n_bands), np.float32)
-        starts.append(
-            [
-                MultiGaussian(dark, float(x), float(y), radius, np.zeros(2, np.float32), scales)
-                for (x, y), radius in zip(at, radii, strict=True)
-            ]
-        )
-    scenes = [Scene(sources) for sources in starts]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *scenes)
-    psf = given[0].psf
-    shape = blends.image.shape[-2:]
-    method = LevenbergMarquardt(max_steps=steps)
-    found = _fit_mixtures(
-        stacked, jnp.asarray(blends.image), psf, method, prior, shape, STANDARD
-    )
-    images, total, error = (np.asarray(value) for value in found)
-    return Estimate(images.sum(axis=(-2, -1)), images, total, error)
+    def make(x: float, y: float, radius: float) -> PositiveMixture:
+        dark = np.zeros(blends.image.shape[1], np.float32)
+        return PositiveMixture(dark, x, y, radius, np.zeros(2, np.float32))
+
+    return fit_components(blends, make, prior=prior)
 
 
-@eqx.filter_jit
-def _fit_mixtures(scenes, data, psf, method, prior: bool, shape, quality: Quality):
-    """Blend after blend."""
+def signed_mixtures(blends: Blends) -> Estimate:
+    """The package's `MultiGaussian`: four Gaussians with weights of either sign, a weak prior."""
 
-    def one(given):
-        scene, image = given
-        free = free_numbers(scene, None)
-        actual = shape_prior(scene) if prior else None
-        found = fit_pixels(
-            scene, image, jnp.ones_like(image), psf, free, actual, method, quality
-        )
-        stack = found.scene.sources[0]
-        alone = render_each(found.scene, psf, shape, quality=quality)[0]
-        return alone, stack.members.flux.sum(axis=1), found.flux_error
+    def make(x: float, y: float, radius: float) -> MultiGaussian:
+        dark = np.zeros((len(MIXTURE_SCALES), blends.image.shape[1]), np.float32)
+        return MultiGaussian(dark, x, y, radius, np.zeros(2, np.float32))
 
-    return jax.lax.map(one, (scenes, data))
+    return fit_components(blends, make)
