@@ -41,6 +41,7 @@ def pixels(blends: Blends, constraints: Constraints) -> Estimate:
 WAYS: dict[str, Callable[[Blends], Estimate]] = {
     "non-negative pixels": lambda b: pixels(b, NON_NEGATIVE),
     "+ symmetry (true centre)": lambda b: pixels(b, SYMMETRIC),
+    "the same, all over the stamp": lambda b: pixels(b, replace(SYMMETRIC, reach=None)),
     "+ monotony (scarlet-like)": lambda b: pixels(b, SCARLET_LIKE),
     "the same, nearest pixel": lambda b: pixels(b, replace(SCARLET_LIKE, centre=False)),
     "symmetric templates (SDSS)": symmetric_templates,

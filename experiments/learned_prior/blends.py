@@ -152,9 +152,7 @@ class Galaxies:
         elif self.population in ways:
             self.way = ways[self.population]
         else:
-            raise ValueError(
-                f"`population` must be A, S, C or star; got {self.population!r}."
-            )
+            raise ValueError(f"`population` must be A, S, C or star; got {self.population!r}.")
 
     def draw(self, rng: np.random.Generator) -> Any:
         """A galaxy, lengths in arcseconds."""

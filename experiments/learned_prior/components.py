@@ -29,7 +29,8 @@ class Estimate(NamedTuple):
 
     - `images`: `(blend, source, band, y, x)`, or None; `flux`: `(blend, source, band)`.
     - `total`, `error`: of total fluxes, or None.
-    - `fits`: with a leading axis, where there are any.
+    - `fits`: with a leading axis, where there are any; `shared`: what these are without; `starts`,
+        `exposures`: the scene and the pixels of each.
     """
 
     flux: np.ndarray
@@ -37,6 +38,15 @@ class Estimate(NamedTuple):
     total: np.ndarray | None = None
     error: np.ndarray | None = None
     fits: Fit | None = None
+    shared: Scene | None = None
+    starts: tuple[Scene, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+
+    def fit(self, blend: int) -> Fit:
+        """The whole fit of one blend."""
+        one = jax.tree.map(lambda leaf: leaf[blend], self.fits)
+        whole = tuple(eqx.combine(scene, self.shared) for scene in (one.scene, one.errors))
+        return eqx.tree_at(lambda f: (f.scene, f.errors), one, whole)
 
 
 def exposures(blends: Blends) -> list[Exposure]:
@@ -80,7 +90,9 @@ def fit_components(
     # Of components of several parts, their sum.
     total = flux.sum(axis=2) if flux.ndim == 4 else flux
     error = np.asarray(found.flux_error)
-    return Estimate(images.sum(axis=(-2, -1)), images, total, error, found)
+    return Estimate(
+        images.sum(axis=(-2, -1)), images, total, error, found, rest[0], tuple(scenes), tuple(given)
+    )
 
 
 def _own(scene: Scene) -> Any:

@@ -15,7 +15,6 @@ from diffdeblend.footprints import Footprint, Peaks, SourceRecords, SpanSet
 from diffdeblend.psf import PixelPSF
 
 
-
 def symmetric_templates(blends: Blends, **settings) -> Estimate:
     """The children of `deblend_footprints`: all stamps side by side as one field."""
     n, _, ny, nx = blends.image.shape

@@ -28,13 +28,15 @@ class Constraints:
     symmetric: bool = False
     monotone: bool = False
     centre: bool = False
-    steps: int = 200
+    steps: int = 30
     frame: float = 0.8
     reach: int | None = None
 
 
-NON_NEGATIVE = Constraints()
-SYMMETRIC = Constraints(symmetric=True, centre=True)
+# Steps and reach were chosen on blends of seed 1, by the sum of the median flux errors of all three
+# sets: more steps fit the noise, and so does a larger reach, where nothing falls outwards.
+NON_NEGATIVE = Constraints(reach=8)
+SYMMETRIC = Constraints(symmetric=True, centre=True, reach=12)
 SCARLET_LIKE = Constraints(symmetric=True, monotone=True, centre=True)
 
 
@@ -47,9 +49,7 @@ def fit_pixels(blends: Blends, constraints: Constraints) -> np.ndarray:
     if len(settings.psf_sigma) != 1 or settings.beta is not None:
         raise ValueError("`blends` must have one band with a Gaussian PSF.")
     blur = np.sqrt((settings.told * settings.psf_sigma[0]) ** 2 - constraints.frame**2)
-    places = (
-        np.stack([blends.x, blends.y], axis=-1) if constraints.centre else blends.peaks
-    )
+    places = np.stack([blends.x, blends.y], axis=-1) if constraints.centre else blends.peaks
     reach = constraints.reach or settings.size // 2 + int(max(settings.apart) / 2) + 2
     images = _all(
         jnp.asarray(blends.image[:, 0]), jnp.asarray(places, jnp.float32), float(blur), reach,

@@ -3,6 +3,7 @@
 Errors `(blend, source)` are relative: flux over truth minus 1.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -62,9 +63,7 @@ def summary(
     }
 
 
-def reduction(
-    ours: np.ndarray, theirs: np.ndarray, *, n: int = 2000, seed: int = 0
-) -> Interval:
+def reduction(ours: np.ndarray, theirs: np.ndarray, *, n: int = 2000, seed: int = 0) -> Interval:
     """By how much the median of one is below that of another, 1 - ours / theirs.
 
     Blends are drawn again with replacement, the same for both: they are paired, and the sources of
@@ -85,12 +84,10 @@ def wins(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.mean((ours < theirs) + 0.5 * (ours == theirs)))
 
 
-def binned(
-    value: np.ndarray, by: np.ndarray, edges: tuple[float, ...]
-) -> list[tuple[float, int]]:
+def binned(value: np.ndarray, by: np.ndarray, edges: tuple[float, ...]) -> list[tuple[float, int]]:
     """Median of a value in bins of another, and how many are in it; bins are [low, high)."""
     found = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = value[(by >= low) & (by < high)]
         found.append((float(np.median(inside)) if inside.size else np.nan, int(inside.size)))
     return found
