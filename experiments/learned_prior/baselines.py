@@ -87,6 +87,7 @@ def main() -> None:
         found = {way: run(blends) for way, run in WAYS.items()}
         lines += [f"Set {name}, {chosen.n} blends, seed {chosen.seed}:", ""]
         lines += [*table(found, blends), ""]
+        print("\n".join(lines), flush=True)
     if cosmos is None:
         lines.append("Real galaxies (set C) were not there.")
     (HERE / "baselines.md").write_text("\n".join(lines).rstrip() + "\n")

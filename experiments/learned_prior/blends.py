@@ -90,11 +90,16 @@ class Blends(NamedTuple):
 
 
 def sets(cosmos: Path | None, **changes: Any) -> dict[str, Settings]:
-    """The three sets of the table; without a catalogue of COSMOS galaxies the third is left out."""
+    """The sets of the table; without a catalogue of COSMOS galaxies the last two are left out.
+
+    Set `C` has real galaxies with all that is in their stamps, Hubble's noise included; in `T` they
+    fade out at 5 to 10 radii of their adaptive moments. Both of the even rows.
+    """
     base = replace(Settings(), **changes)
     found = {"A": base, "S": replace(base, population="S", n=base.n // 2, seed=base.seed + 1)}
     if cosmos is not None:
-        found["C"] = replace(base, population="C", n=base.n // 2, seed=base.seed + 2)
+        real = replace(base, population="C", n=base.n // 2, seed=base.seed + 2, half=0)
+        found |= {"C": real, "T": replace(real, taper=(5.0, 10.0))}
     return found
 
 

@@ -10,6 +10,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from blends import Blends
@@ -35,14 +36,14 @@ class Settings:
 
 
 def by_decoder(
-    blends: Blends, prior: DecoderPrior, temperature: float = 1.0, position_error: float = 0.5
+    blends: Blends, prior: DecoderPrior, temperature: float = 1.0, **settings: Any
 ) -> Estimate:
     """Each source a galaxy of the prior, in the same shape in all bands."""
 
     def make(x: float, y: float, radius: float) -> Decoded:
         return prior.source(np.zeros(blends.image.shape[1], np.float32), x, y)
 
-    return fit_components(blends, make, temperature=temperature, position_error=position_error)
+    return fit_components(blends, make, temperature=temperature, **settings)
 
 
 def latents(found: Estimate) -> np.ndarray:
@@ -60,7 +61,7 @@ def errors_in_frame(found: Estimate) -> np.ndarray:
 
 def draw_galaxies(settings: Settings, cosmos: Path | None):
     """A broad mixture: no population that blends are scored on is there alone."""
-    from diffdeblend.train import BulgeDiscKnots, Irregulars, Mixture, Sersics, draw_real, join
+    from diffdeblend.train import BulgeDiscKnots, Irregulars, Mixture, Sersics, join
 
     frame = Frame(settings.size, settings.psf_sigma, 0.2)
     made_up = Mixture((BulgeDiscKnots(), Sersics(), Irregulars()), (0.5, 0.35, 0.15))
@@ -68,10 +69,12 @@ def draw_galaxies(settings: Settings, cosmos: Path | None):
         return made_up(settings.n, frame, settings.seed)
     n_real = int(settings.real * settings.n)
     from diffdeblend.simulate import read_cosmos
+    from diffdeblend.train import draw_real
 
-    catalog = read_cosmos(cosmos, kind="real", exclusion="none")
-    odd = catalog.select(np.arange(len(catalog))[1::2])
-    real = draw_real(odd, n_real, frame, settings.seed)
+    # Farther out is Hubble's noise.
+    catalog = read_cosmos(cosmos, kind="real", exclusion="none", taper=(5.0, 10.0))
+    odd = np.arange(len(catalog))[1::2]
+    real = draw_real(catalog, n_real, frame, settings.seed, rows=odd)
     return join([made_up(settings.n - n_real, frame, settings.seed), real])
 
 

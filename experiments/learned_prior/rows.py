@@ -65,11 +65,7 @@ class Bench:
 
     def __init__(self, prior: DecoderPrior, cosmos: Path | None, settings: Settings):
         self.prior, self.cosmos, self.settings = prior, cosmos, settings
-        chosen = sets(cosmos, seed=settings.seed, n=settings.n, size=settings.size)
-        # The odd rows are what the prior may have learnt from.
-        self.chosen = {
-            name: replace(one, half=0) if name == "C" else one for name, one in chosen.items()
-        }
+        self.chosen = sets(cosmos, seed=settings.seed, n=settings.n, size=settings.size)
         self.drawn: dict[str, Blends] = {}
         self.made: dict[tuple[str, str], Estimate] = {}
 
@@ -192,7 +188,12 @@ def by_brightness(bench: Bench) -> list[Line]:
 def bias(bench: Bench) -> list[Line]:
     """Fluxes too high or too low, and the sum of both."""
     lines = []
-    for name, bar, bar_sum in (("A", 0.01, 0.012), ("S", None, None), ("C", None, None)):
+    for name, bar, bar_sum in (
+        ("A", 0.01, 0.012),
+        ("S", None, None),
+        ("C", None, None),
+        ("T", None, None),
+    ):
         if name not in bench.chosen:
             continue
         blends, found = bench.blends(name), bench.by(name, "decoder")
@@ -221,7 +222,7 @@ def bias(bench: Bench) -> list[Line]:
 def shifted(bench: Bench) -> list[Line]:
     """Galaxies of other kinds."""
     lines = []
-    for name in ("S", "C"):
+    for name in ("S", "C", "T"):
         if name not in bench.chosen:
             continue
         ways = ("decoder", "scarlet-like", "Gaussians", "auto")
@@ -258,7 +259,7 @@ def far_latent(bench: Bench, name: str) -> np.ndarray:
 def detection(bench: Bench) -> list[Line]:
     """Are galaxies of other kinds seen to be such?"""
     lines = []
-    for name in ("C", "S"):
+    for name in ("C", "T", "S"):
         if name not in bench.chosen:
             continue
         for what, statistic in (("largest |z|^2", far_latent), ("chi2", chi2)):
