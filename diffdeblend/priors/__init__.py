@@ -2,4 +2,8 @@
 
 from diffdeblend.priors.decoder_prior import DecoderPrior as DecoderPrior
 from diffdeblend.priors.decoder_prior import Training as Training
+from diffdeblend.priors.denoiser_prior import Denoiser as Denoiser
+from diffdeblend.priors.denoiser_prior import DenoiserPrior as DenoiserPrior
+from diffdeblend.priors.denoiser_prior import LogTransform as LogTransform
+from diffdeblend.priors.denoiser_prior import ScoreDenoiser as ScoreDenoiser
 from diffdeblend.priors.flow import CouplingFlow as CouplingFlow

@@ -2,6 +2,9 @@
 
 from diffdeblend.train.augment import augment as augment
 from diffdeblend.train.catalogs import draw_catalog as draw_catalog
+from diffdeblend.train.denoiser import DenoiserSettings as DenoiserSettings
+from diffdeblend.train.denoiser import TrainedDenoiser as TrainedDenoiser
+from diffdeblend.train.denoiser import train_denoiser as train_denoiser
 from diffdeblend.train.galaxies import Galaxies as Galaxies
 from diffdeblend.train.galaxies import Mixture as Mixture
 from diffdeblend.train.galaxies import Population as Population
