@@ -12,9 +12,15 @@ from diffdeblend.train.galaxies import join as join
 from diffdeblend.train.loss import AbstractLoss as AbstractLoss
 from diffdeblend.train.loss import CleanLoss as CleanLoss
 from diffdeblend.train.loss import NoisyLoss as NoisyLoss
+from diffdeblend.train.mixture import MixtureFit as MixtureFit
+from diffdeblend.train.mixture import MixtureSettings as MixtureSettings
+from diffdeblend.train.mixture import fit_mixture as fit_mixture
 from diffdeblend.train.noisy_stamps import NoisyStamps as NoisyStamps
 from diffdeblend.train.noisy_stamps import cut_stamps as cut_stamps
 from diffdeblend.train.noisy_stamps import read_stamps as read_stamps
+from diffdeblend.train.parametric import catalog_features as catalog_features
+from diffdeblend.train.parametric import fitted_features as fitted_features
+from diffdeblend.train.parametric import learn_parametric as learn_parametric
 from diffdeblend.train.populations import BulgeDiscKnots as BulgeDiscKnots
 from diffdeblend.train.populations import Irregulars as Irregulars
 from diffdeblend.train.populations import Sersics as Sersics
