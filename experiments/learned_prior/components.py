@@ -22,6 +22,8 @@ from diffdeblend.scene import Scene, render_each
 
 # A component from a position and a rough half-light radius, pixels.
 Maker = Callable[[float, float, float], AbstractComponent]
+# Standard deviation of what is told of a position, the nearest pixel.
+POSITION_ERROR = 0.3
 # Blends of one call.
 _TOGETHER = 20
 
@@ -63,7 +65,7 @@ def fit_components(
     *,
     prior: bool = True,
     temperature: float = 1.0,
-    position_error: float = 0.5,
+    position_error: float = POSITION_ERROR,
     steps: int = 60,
     quality: Quality = STANDARD,
 ) -> Estimate:
