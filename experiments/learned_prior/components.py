@@ -22,6 +22,10 @@ from diffdeblend.scene import Scene, render_each
 
 # A component from a position and a rough half-light radius, pixels.
 Maker = Callable[[float, float, float], AbstractComponent]
+# Standard deviation of what is told of a position, the nearest pixel.
+POSITION_ERROR = 0.3
+# Blends of one call.
+_TOGETHER = 20
 
 
 class Estimate(NamedTuple):
@@ -61,7 +65,7 @@ def fit_components(
     *,
     prior: bool = True,
     temperature: float = 1.0,
-    position_error: float = 0.5,
+    position_error: float = POSITION_ERROR,
     steps: int = 60,
     quality: Quality = STANDARD,
 ) -> Estimate:
@@ -78,14 +82,19 @@ def fit_components(
             at, radii, strict=True)]))  # fmt: skip
     # What sources share is no copy a blend.
     arrays, rest = zip(*(eqx.partition(scene, _own(scene)) for scene in scenes), strict=True)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
     settings = jnp.asarray([temperature, position_error], jnp.float32)
     shape = (int(blends.image.shape[-2]), int(blends.image.shape[-1]))
-    found, images = _fit_all(
-        *(stacked, rest[0], jnp.asarray(blends.image), given[0].psf),
-        *(LevenbergMarquardt(max_steps=steps), prior, settings, shape, quality),
-    )
-    images = np.asarray(images)
+    parts = []
+    for first in range(0, len(arrays), _TOGETHER):
+        # Repeats of the last one fill up: one program for any number of blends.
+        rows = np.minimum(np.arange(first, first + _TOGETHER), len(arrays) - 1)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(arrays[k] for k in rows))
+        part = _fit_all(
+            *(stacked, rest[0], jnp.asarray(blends.image[rows]), given[0].psf),
+            *(LevenbergMarquardt(max_steps=steps), prior, settings, shape, quality),
+        )
+        parts.append(jax.tree.map(np.asarray, part))
+    found, images = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(arrays)], *parts)
     flux = np.asarray(found.scene.sources[0].members.flux)
     # Of components of several parts, their sum.
     total = flux.sum(axis=2) if flux.ndim == 4 else flux

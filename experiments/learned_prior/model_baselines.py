@@ -2,7 +2,7 @@
 
 import numpy as np
 from blends import Blends
-from components import Estimate, fit_components
+from components import POSITION_ERROR, Estimate, fit_components
 from positive_mixture import PositiveMixture
 
 from diffdeblend.allocate import deblend_footprints
@@ -40,7 +40,13 @@ def profiles(blends: Blends, model: str, **settings) -> Estimate:
     ]
     pixels = bool(settings.get("free_form", False))
     found = fit_batch(
-        stamps, model=model, background="none", images=pixels, trim=not pixels, **settings
+        stamps,
+        model=model,
+        background="none",
+        position_error=POSITION_ERROR,
+        images=pixels,
+        trim=not pixels,
+        **settings,
     )
     names = ("x", "y", "radius", "index", "radius_ratio", "shear_ratio", "ellipticity", "flux")
     values = {name: getattr(found, name) for name in (*names, "bulge_flux", "kind")}

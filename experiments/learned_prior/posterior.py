@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from blends import Blends, draw_blends
 from blends import Settings as BlendSettings
-from components import Estimate
+from components import POSITION_ERROR, Estimate
 from decoder import by_decoder
 from rows import Line
 from score import uniform_chance, weighted_coverage, weighted_rank
@@ -62,7 +62,11 @@ def draw_posterior(found: Estimate, settings: Settings, *, nuts: bool = False) -
     assert found.total is not None
     parts = []
     for k, (start, exposure) in enumerate(zip(found.starts, found.exposures, strict=True)):
-        fit, prior, key = found.fit(k), shape_prior(start, position_error=0.5), jax.random.key(k)
+        fit, prior, key = (
+            found.fit(k),
+            shape_prior(start, position_error=POSITION_ERROR),
+            jax.random.key(k),
+        )
         if nuts:
             run = sample_posterior(
                 fit, exposure, prior, key, settings.nuts_draws, quality=STANDARD, chains=2

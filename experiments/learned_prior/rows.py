@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from baselines import compared, pixels
+from baselines import compared, pixels, table
 from blends import Blends, draw_blends, sets
 from components import Estimate, fit_components
 from decoder import FREE, by_decoder, errors_in_frame, latents
@@ -102,13 +102,8 @@ def tables(bench: Bench) -> list[str]:
     lines = []
     for name in bench.chosen:
         lines += [f"Set {name}, {bench.chosen[name].n} blends, seed {bench.chosen[name].seed}:", ""]
-        lines += [
-            "| way | median abs(dF/F) | mean | 90 % | median dF/F | faint one | relMSE | mean |"
-        ]
-        lines += ["|---" * 8 + "|"]
-        blends = bench.blends(name)
-        lines += [row(way, bench.by(name, way), blends) for way in bench.ways]
-        lines.append("")
+        made = {way: bench.by(name, way) for way in bench.ways}
+        lines += [*table(made, bench.blends(name)), ""]
     return lines
 
 

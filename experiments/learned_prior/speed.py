@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from blends import Blends, draw_blends
 from blends import Settings as BlendSettings
+from components import POSITION_ERROR
 from decoder import by_decoder
 
 from diffdeblend.components import Decoder
@@ -40,7 +41,7 @@ class Settings:
     steps: int = 250
     rate: float = 0.1
     together: int = 16
-    position_error: float = 0.5
+    position_error: float = POSITION_ERROR
 
 
 class Model(eqx.Module):
