@@ -25,7 +25,10 @@ class Frame:
 
     - `size`: height and width, odd: galaxies are centred on the middle pixel.
     - `psf_sigma`: standard deviation of the Gaussian PSF, in pixels. Narrower than that of any data
-        that the decoder is for, and wide enough that samples at the pixels' centres tell all.
+        that the decoder is for, and wide enough that samples at the pixels' centres tell all. The
+        ratio of the two transfer functions at the Nyquist frequency, that of the data with the
+        response of a pixel, says how much is lost: 0.03 costs 5e-4 of the peak, 0.15 costs 2e-3,
+        0.5 costs 6e-3.
     - `pixel_scale`: in arcseconds; None where galaxies have no scale.
 
     **Raises:** `ValueError` for an even size, or numbers that are not positive.
@@ -102,12 +105,14 @@ class Decoded(AbstractComponent):
 
     The pixels of the data must be those of the decoder's frame. The morphology is free of their
     PSF: it is the one in the frame, of which the frame's own PSF is taken off in Fourier space, up
-    to the pixels' Nyquist frequency.
+    to the pixels' Nyquist frequency. What is left of the peak of the seen image (GalSim as truth, a
+    Moffat PSF, frame of 0.8 pixels): at a FWHM of 3.5 pixels and more 2e-4, at 3 pixels 5e-4, at
+    2.4 pixels 2e-3; of a point 1e-3, 2e-3 and 4e-3.
 
     **Raises:** `ValueError` if `flux` is not one number per band, or `latent` not of the decoder's.
     """
 
-    batched_columns: ClassVar[bool] = True
+    has_columns: ClassVar[bool] = True
 
     flux: Float[Array, "band"] = eqx.field(converter=as_float)
     x: Float[Array, ""] = eqx.field(converter=as_float, metadata=real)
@@ -140,11 +145,31 @@ class Decoded(AbstractComponent):
         return self.network(self.latent)
 
     def fourier(self, modes: Modes) -> Pair:
+        return multiply(self._at_origin(self.image(), modes), shift(modes, self.x, self.y))
+
+    def columns(self, modes: Modes) -> tuple[Pair, Pair]:
+        # All of the decoder's derivatives are one product a layer; those by place need none.
+        image, push = jax.linearize(self.network, self.latent)
+        by_latent = jax.vmap(push)(jnp.eye(self.latent.size, dtype=self.latent.dtype))
+        images = jax.lax.optimization_barrier((image[None], by_latent))
+        here = shift(modes, self.x, self.y)
+        re, im = multiply(self._at_origin(jnp.concatenate(images), modes), here)
+        value, slopes = (re[0], im[0]), (re[1:], im[1:])
+        # Times -i k.
+        by_place = [(k * value[1], -k * value[0]) for k in (modes.kx, modes.ky)]
+        rows = jax.lax.optimization_barrier([(a[None], b[None]) for a, b in by_place] + [slopes])
+        return value, (
+            jnp.concatenate([row[0] for row in rows]),
+            jnp.concatenate([row[1] for row in rows]),
+        )
+
+    def _at_origin(self, images: Float[Array, "*n size size"], modes: Modes) -> Pair:
+        """Transform of images in the frame, the frame's PSF taken off."""
         frame = self.network.frame
-        along = jnp.arange(frame.size, dtype=self.latent.dtype) - frame.size // 2
-        re, im = sampled_modes(self.image(), modes, along, along)
+        along = np.arange(frame.size, dtype=float) - frame.size // 2
+        re, im = sampled_modes(images, modes, along, along)
         # Beyond Nyquist the samples repeat themselves, and know nothing.
         known = (jnp.abs(modes.kx) <= np.pi) & (jnp.abs(modes.ky) <= np.pi)
         squared = jnp.where(known, modes.kx**2 + modes.ky**2, 0)
         sharpen = jnp.where(known, jnp.exp(0.5 * frame.psf_sigma**2 * squared), 0)
-        return multiply((sharpen * re, sharpen * im), shift(modes, self.x, self.y))
+        return sharpen * re, sharpen * im
