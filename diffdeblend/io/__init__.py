@@ -16,6 +16,8 @@ from diffdeblend.io.npz import read_npz as read_npz
 from diffdeblend.io.npz import read_npz_positions as read_npz_positions
 from diffdeblend.io.npz import write_npz as write_npz
 from diffdeblend.io.positions import read_positions as read_positions
+from diffdeblend.io.priors import load_prior as load_prior
+from diffdeblend.io.priors import save_prior as save_prior
 from diffdeblend.io.psf_files import read_varying_psf as read_varying_psf
 from diffdeblend.io.psf_files import write_psf_basis as write_psf_basis
 from diffdeblend.io.results import read_models as read_models
