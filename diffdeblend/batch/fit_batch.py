@@ -13,6 +13,8 @@ from jaxtyping import Int
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
+from diffdeblend.batch.decoded import SIZES as DECODED_SIZES
+from diffdeblend.batch.decoded import fit_decoded, refuse_with_prior
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
 from diffdeblend.batch.halve import LARGE, halved, worth_halving
@@ -28,6 +30,7 @@ from diffdeblend.deblend.deblend import MODELS
 from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
+from diffdeblend.priors.decoder_prior import DecoderPrior
 from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
@@ -42,8 +45,13 @@ _BACKGROUND_TERMS = {"none": 0, "constant": 1, "linear": 3}
 def fit_batch(
     blends: Iterable[Blend],
     *,
-    model: str = "auto",
+    model: str | None = None,
     kinds: Sequence[Int[np.ndarray, "source"]] | None = None,
+    prior: DecoderPrior | None = None,
+    temperature: float = 1.0,
+    fallback: bool = True,
+    robust: bool = False,
+    false_alarm: float = 0.01,
     background: str = "constant",
     model_error: float = 0.02,
     position_error: float = 0.5,
@@ -54,7 +62,7 @@ def fit_batch(
     free_form: FreeForm | bool = False,
     images: bool = False,
     memory: float = 1e9,
-    sizes: Sequence[int] = (64, 128, 256),
+    sizes: Sequence[int] | None = None,
     fine: bool | None = None,
     sources: Sequence[int] | None = None,
     quality: Quality | None = None,
@@ -67,10 +75,21 @@ def fit_batch(
     are compiled for a few sizes of stamp and numbers of sources; a second call compiles nothing.
 
     - `blends`: from `make_blend`, `blend_of_arrays` or `cut_blends`; all with the same bands.
-    - `model`: of all sources, one of `MODELS` but for `"multi_gaussian"`. With `"auto"` each source
-        becomes the one of point, Sersic and bulge + disc of least BIC. With `"free_form"` all are
+    - `model`: of all sources, one of `MODELS` but for `"multi_gaussian"`. With `"auto"`, the
+        default, each source becomes the one of point, Sersic and bulge + disc of least BIC. With `"free_form"` all are
         fitted as Sersic galaxies, and the bright ones then refined with free pixels.
     - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
+    - `prior`: a learned prior; instead of `model`. Sources are then galaxies as its decoder draws
+        them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`.
+    - `temperature`: variance of the latents under the prior: 1 is what errors need, a larger one
+        trusts the prior less.
+    - `fallback`: give a source that is out of the prior's domain, or as compact as a star, to the
+        one of point, Sersic and bulge + disc of greatest evidence, where that is greater than the
+        decoder's, and fit the blend again. The flags say which were out of domain.
+    - `robust`: weigh a Sersic galaxy against the decoder for every source, at prior odds of 1 to
+        9, all other sources decoded. The source becomes the more probable one; its flux and
+        error are mean and standard deviation over both.
+    - `false_alarm`: share of the prior's own galaxies that may be flagged as out of its domain.
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `model_error`: how far models are from real galaxies, as a fraction of the local light, added
         to the noise in quadrature. 0 for simulations from the same models.
@@ -86,7 +105,8 @@ def fit_batch(
     - `images`: with free pixels, keep the images of all sources; they take memory.
     - `memory`: bytes that stamps and results under way may take.
     - `sizes`: heights and widths of stamps, in pixels, that programs are compiled for: a stamp is
-        padded to the next one. More of them fit faster and compile longer.
+        padded to the next one. More of them fit faster and compile longer. By default 64, 128
+        and 256; with a decoder, more.
     - `fine`: compile programs for more numbers of sources, too: a third faster, and half as long
         again to compile. None: where there are at least 256 blends.
     - `sources`: numbers of sources, increasing, that programs are compiled for, whatever `fine`
@@ -94,9 +114,12 @@ def fit_batch(
     - `quality`: how finely scenes are drawn; by default as finely as the PSFs ask for.
     - `report`: called with the number of finished fits and of those known to be needed.
 
-    **Raises:** `ValueError` for an unknown model or background, bands that differ, or kinds that do
-    not fit the sources.
+    **Raises:** `ValueError` for an unknown model or background, bands that differ, kinds that do
+    not fit the sources, or a prior that does not fit the data or what else is asked for.
     """
+    if prior is not None:
+        refuse_with_prior(model=model, kinds=kinds, free_form=free_form or None)
+    model = "auto" if model is None else model
     if model not in MODELS or model == "multi_gaussian":
         allowed = [name for name in MODELS if name != "multi_gaussian"]
         raise ValueError(f"`model` must be one of {', '.join(allowed)}; got {model!r}.")
@@ -107,6 +130,8 @@ def fit_batch(
     if sources is not None and (not sources or list(sources) != sorted({*map(int, sources)} - {0})):
         raise ValueError(f"`sources` must be increasing integers from 1; got {sources!r}.")
     chosen = MODELS[model]
+    if sizes is None:
+        sizes = DECODED_SIZES if prior is not None else (64, 128, 256)
     prepare = Preparation(
         model_error,
         _BACKGROUND_TERMS[background],
@@ -114,7 +139,7 @@ def fit_batch(
         1.5 if chosen.index is None else chosen.index,
         tuple(sizes),
         position_error,
-        Kind.BULGE_DISC if model == "auto" and kinds is None else None,
+        Kind.BULGE_DISC if model == "auto" and kinds is None and prior is None else None,
     )
     given = list(blends)
     if kinds is not None and len(kinds) != len(given):
@@ -134,6 +159,22 @@ def fit_batch(
         quality = quality_for([task.blend.psf for task in tasks])
     together = jax.default_backend() != "cpu"
     setup = Setup(quality, background, held, covariance, together)
+    if prior is not None:
+        rungs = None if sources is None else tuple(sources)
+        return fit_decoded(
+            [replace(task, rungs=rungs) for task in tasks],
+            prior,
+            _method(method),
+            setup,
+            temperature=temperature,
+            fallback=fallback,
+            robust=robust,
+            false_alarm=false_alarm,
+            restarts=restarts,
+            images=images,
+            memory=memory,
+            report=report,
+        )
     chooses = model == "auto" and kinds is None
     steep = [n for n, task in enumerate(tasks) if worth_halving(task)]
     if fine is None:

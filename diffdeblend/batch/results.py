@@ -94,6 +94,11 @@ class Found:
         return slice(int(self.first[blend]), int(self.first[blend + 1]))
 
     @property
+    def model(self) -> list[str]:
+        """Name of the model of each source."""
+        return [Kind(int(k)).name.lower() for k in self.kind]
+
+    @property
     def reduced_chi2(self) -> Float[np.ndarray, "blend"]:
         """chi2 over the number of used pixels of all bands."""
         return self.chi2.sum(axis=1) / np.maximum(self.n_pixels.sum(axis=1), 1)
@@ -206,7 +211,7 @@ class Found:
 
         add("blend", self.blend, "Number of the blend, from 0")
         add("row", self.row, "Row of the source in the catalogue given, from 0")
-        add("model", np.array([Kind(int(k)).name.lower() for k in self.kind]), "Kind of model")
+        add("model", np.array(self.model, dtype=str), "Kind of model")
         for name, unit in (("x", "pixels"), ("y", "pixels"), ("radius", "pixels")):
             what = (
                 "Half-light radius before the shear" if name == "radius" else f"Centre along {name}"

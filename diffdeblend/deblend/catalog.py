@@ -38,6 +38,7 @@ class Flag(IntFlag):
     FREE_FORM = 256
     CROWDED = 512
     CONTESTED = 1024
+    OUT_OF_DOMAIN = 2048
 
 
 FLAG_MEANINGS: Mapping[Flag, str] = {
@@ -52,6 +53,7 @@ FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.FREE_FORM: "refined with free pixels; shape and errors are those of the model before",
     Flag.CROWDED: "part of a larger group of sources that was divided or cut short",
     Flag.CONTESTED: "free pixels changed its flux, and some of that may be a neighbour's light",
+    Flag.OUT_OF_DOMAIN: "no galaxy of the learned prior: its latents or residuals are too large",
 }
 
 

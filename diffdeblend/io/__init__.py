@@ -6,6 +6,7 @@ from typing import Any
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.afw_fits import read_afw_origin as read_afw_origin
+from diffdeblend.io.bundled import bundled_prior as bundled_prior
 from diffdeblend.io.ccddata import from_ccddata as from_ccddata
 from diffdeblend.io.ccddata import to_ccddata as to_ccddata
 from diffdeblend.io.files import as_paths
@@ -16,6 +17,8 @@ from diffdeblend.io.npz import read_npz as read_npz
 from diffdeblend.io.npz import read_npz_positions as read_npz_positions
 from diffdeblend.io.npz import write_npz as write_npz
 from diffdeblend.io.positions import read_positions as read_positions
+from diffdeblend.io.priors import load_prior as load_prior
+from diffdeblend.io.priors import save_prior as save_prior
 from diffdeblend.io.psf_files import read_varying_psf as read_varying_psf
 from diffdeblend.io.psf_files import write_psf_basis as write_psf_basis
 from diffdeblend.io.results import read_models as read_models

@@ -1,0 +1,178 @@
+"""Which sources of a blend stay decoded: fits, trials of other models, and a choice by evidence.
+
+Written once for one blend and for many: who runs the fits is told by the caller.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from diffdeblend.components import Kind
+from diffdeblend.deblend.attempt import Attempt
+
+# A decoder is right nine times in ten, before the data.
+PRIOR_ODDS = 9.0
+# Of fainter ones nobody can tell whether they are stars: as galaxies their errors allow for both.
+_STAR_SNR = 30.0
+# Half-light radii up to which a decoded galaxy may be a star, in pixels; and ratio of fluxes of
+# a source under two models that are the same.
+_COMPACT = 1.5
+# Signal-to-noise ratio from which a galaxy shows a bulge.
+_BULGE_SNR = 50.0
+# A source that eats a neighbour's light is no model of anything.
+_LEAST_FLUX = -0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A fit to be made: of which blend, with which models, from which start.
+
+    - `start`: a fit whose numbers to start from; None for the first guess of positions and data.
+    """
+
+    number: int
+    decoded: Bool[np.ndarray, "source"]
+    kind: Int[np.ndarray, "source"]
+    start: Attempt | None = None
+    exact: bool = False
+
+
+Run = Callable[[Sequence[Job]], list[Attempt]]
+
+
+def decode_all(
+    counts: Sequence[int], run: Run, *, fallback: bool, robust: bool, restarts: int
+) -> list[Attempt]:
+    """Fit blends of so many sources with all sources decoded, then give up those that are not.
+
+    - `run`: makes fits.
+    - `fallback`, `robust`, `restarts`: as in `fit_batch`.
+    """
+    sersic = [np.full(n, int(Kind.SERSIC)) for n in counts]
+    every = [np.ones(n, bool) for n in counts]
+    found = run([Job(b, every[b], sersic[b]) for b in range(len(counts))])
+    for _ in range(restarts):
+        left = [b for b, one in enumerate(found) if not one.converged and one.n_pixels.sum() > 0]
+        again = run([Job(b, every[b], sersic[b], _start(found[b]), exact=True) for b in left])
+        for b, one in zip(left, again, strict=True):
+            if one.finite and (not found[b].finite or one.value < found[b].value + 1):
+                found[b] = one
+    if not (fallback or robust):
+        return found
+    jobs: list[Job] = []
+    owners: list[tuple[int, int, Kind]] = []
+    for b, one in enumerate(found):
+        for s in range(one.n_sources if one.finite else 0):
+            for kind in _alternatives(one, s, fallback, robust):
+                jobs.append(_changed(b, one, {s: kind}))
+                owners.append((b, s, kind))
+    trials: dict[int, dict[int, dict[Kind, Attempt]]] = {}
+    for (b, s, kind), one in zip(owners, run(jobs), strict=True):
+        if _sane(one, s):
+            trials.setdefault(b, {}).setdefault(s, {})[kind] = one
+    chosen = {b: _choose(found[b], of, robust) for b, of in trials.items()}
+    several = {b: which for b, which in chosen.items() if len(which) > 1}
+    joint = run([_changed(b, found[b], which) for b, which in several.items()])
+    joined = dict(zip(several, joint, strict=True))
+    for b, which in chosen.items():
+        base = found[b]
+        if len(which) == 1:
+            ((s, kind),) = which.items()
+            found[b] = trials[b][s][kind]
+        elif which and joined[b].finite:
+            found[b] = joined[b]
+        else:
+            found[b] = replace(base, columns=dict(base.columns), odds=base.odds.copy())
+        found[b].outside = base.outside
+        for name in ("latent_norm", "latent_quantile"):
+            # Why a source is decoded no more.
+            column = found[b].columns[name]
+            column[:] = np.where(found[b].decoded, column, base.columns[name])
+        for s, of in trials[b].items():
+            _weigh(found[b], base, s, of, robust)
+    return found
+
+
+def _alternatives(one: Attempt, s: int, fallback: bool, robust: bool) -> list[Kind]:
+    """What else a decoded source may be."""
+    kinds: list[Kind] = []
+    bright, outside = one.snr[s] > _STAR_SNR, bool(one.outside[s])
+    if fallback and bright and (one.columns["radius"][s] < _COMPACT or outside):
+        kinds.append(Kind.POINT)
+    if robust or (fallback and outside):
+        kinds.append(Kind.SERSIC)
+    if fallback and outside and one.snr[s] > _BULGE_SNR:
+        kinds.append(Kind.BULGE_DISC)
+    return kinds
+
+
+def _changed(number: int, base: Attempt, kinds: dict[int, Kind]) -> Job:
+    """The fit with some sources of other kinds, from where they are."""
+    decoded, kind = base.decoded.copy(), base.kind.copy()
+    for s, other in kinds.items():
+        decoded[s], kind[s] = False, int(other)
+    return Job(number, decoded, kind, base)
+
+
+def _start(one: Attempt) -> Attempt | None:
+    return one if one.finite else None
+
+
+def _sane(one: Attempt, s: int) -> bool:
+    flux = one.columns["flux"][s]
+    least = _LEAST_FLUX * np.abs(flux).max()
+    return one.finite and np.isfinite(one.evidence) and bool(flux.min() >= least)
+
+
+def _log_evidence(one: Attempt, s: int, kind: Kind | None) -> float:
+    """Of the fit in which a source is of a kind; None for decoded."""
+    if kind is not Kind.BULGE_DISC:
+        return one.evidence
+    # One more flux a band: its prior is even between none and all of the light.
+    flux = np.maximum(np.abs(one.columns["flux"][s]), one.columns["flux_err"][s])
+    return one.evidence + float(np.sum(0.5 * np.log(2 * np.pi) - np.log(flux)))
+
+
+def _weights(
+    base: Attempt, s: int, tried: dict[Kind, Attempt], robust: bool
+) -> tuple[list[Kind | None], np.ndarray]:
+    """Models of a source, and the logarithms of their probabilities, not normalised."""
+    models: list[Kind | None] = [None, *tried]
+    logs = [_log_evidence(base if k is None else tried[k], s, k) for k in models]
+    # The parametric kinds share what the decoder leaves.
+    before = np.array([np.log(PRIOR_ODDS), *[-np.log(len(tried))] * len(tried)])
+    return models, np.array(logs) + (before if robust else 0)
+
+
+def _choose(
+    base: Attempt, trials: dict[int, dict[Kind, Attempt]], robust: bool
+) -> dict[int, Kind]:
+    """The sources of a blend that are better served by another model, with that."""
+    chosen: dict[int, Kind] = {}
+    for s, tried in trials.items():
+        models, logs = _weights(base, s, tried, robust)
+        best = models[int(np.argmax(logs))]
+        if best is not None:
+            chosen[s] = best
+    return chosen
+
+
+def _weigh(
+    final: Attempt, base: Attempt, s: int, tried: dict[Kind, Attempt], robust: bool
+) -> None:
+    """Odds of the decoder; with `robust`, flux and error averaged over all models of a source."""
+    models, logs = _weights(base, s, tried, robust)
+    others = np.logaddexp.reduce(logs[1:])
+    final.odds[s] = logs[0] - others
+    if not robust:
+        return
+    probability = np.exp(logs - np.logaddexp.reduce(logs))
+    own = None if final.decoded[s] else Kind(int(final.kind[s]))
+    fits = [final if m == own else (base if m is None else tried[m]) for m in models]
+    flux = np.stack([one.columns["flux"][s] for one in fits])
+    error = np.stack([one.columns["flux_err"][s] for one in fits])
+    mean = probability @ flux
+    final.columns["flux"][s] = mean
+    final.columns["flux_err"][s] = np.sqrt(probability @ (error**2 + (flux - mean) ** 2))
