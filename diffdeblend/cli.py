@@ -15,6 +15,7 @@ from diffdeblend.measure_options import add_measure
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf_options import add_psf
 from diffdeblend.subtract_options import add_subtract
+from diffdeblend.train_options import add_train
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
 
@@ -102,6 +103,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.coadd_command import run_coadd
 
         run_coadd(chosen, progress)
+    elif chosen.command == "train-prior":
+        from diffdeblend.train_command import run_train
+
+        run_train(chosen, progress)
     elif chosen.command == "score":
         from diffdeblend.score_command import run_score
 
@@ -129,4 +134,5 @@ def make_parser() -> argparse.ArgumentParser:
     add_coadd(commands)
     add_simulate(commands)
     add_score(commands)
+    add_train(commands)
     return parser

@@ -1,7 +1,7 @@
 """The bits of a mask: which planes there are, and which of them spoil a pixel."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def named_bits(names: Sequence[str] | str, planes: tuple[str, ...]) -> int:
     unknown = [name for name in asked if name not in planes]
     if unknown:
         raise ValueError(f"`planes` must be among the mask planes {planes}; got {unknown}.")
-    return sum(1 << planes.index(name) for name in set(asked))
+    return bits_of(asked, planes)
 
 
 def excluded_planes(excluded: Sequence[str] | None, planes: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,9 +111,15 @@ def excluded_planes(excluded: Sequence[str] | None, planes: tuple[str, ...]) -> 
     return names
 
 
+def bits_of(names: Iterable[str], planes: tuple[str, ...]) -> int:
+    """The bits of some planes as one number; names that are no planes have none."""
+    wanted = set(names)
+    return sum(1 << bit for bit, plane in enumerate(planes) if plane in wanted)
+
+
 def excluded_bits(header: Header) -> int:
     """The bits of the planes that spoil a pixel, as one number."""
-    return sum(1 << k for k, plane in enumerate(header.mask_planes) if plane in header.excluded)
+    return bits_of(header.excluded, header.mask_planes)
 
 
 def as_int32(bits: int) -> np.int32:

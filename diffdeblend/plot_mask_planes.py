@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.footprints.heavy import band_of
 from diffdeblend.footprints.records import SourceRecords
+from diffdeblend.one_band import band_of
 from diffdeblend.panels import Canvas, in_rows, page_of, panels
 from diffdeblend.stretch import (
     CENTRE,

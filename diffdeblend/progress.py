@@ -144,3 +144,37 @@ def blend_bar(total: int | None = None, out: Any = None) -> Any:
             bar.refresh()
 
     return report
+
+
+def step_bar(total: int, chunk: int, out: Any = None) -> Any:
+    """A bar with steps a second, the time left and losses: `report(step, loss, validation_loss)`.
+
+    - `chunk`: steps between two reports. A training that goes on does not begin at 0.
+    - `out`: stream of text; None for nowhere, and nothing is shown where it is no terminal.
+
+    Called with None it ends.
+    """
+    from tqdm import tqdm
+
+    shown = tqdm(
+        total=total,
+        unit="step",
+        file=out,
+        dynamic_ncols=True,
+        disable=True if out is None else None,
+    )
+    begun = False
+
+    def report(step: int | None, loss: float = 0.0, validation_loss: float = 0.0) -> None:
+        nonlocal begun
+        if step is None:
+            shown.close()
+            return
+        if not begun:
+            # What was done by a run before this one says nothing of how fast this one is.
+            shown.initial = shown.n = max(0, step - chunk)
+            begun = True
+        shown.set_postfix_str(f"loss {loss:.4g}, held out {validation_loss:.4g}", refresh=False)
+        shown.update(step - shown.n)
+
+    return report

@@ -18,6 +18,7 @@ LAYERS = (
     {"header", "own_code"},
     {"sky", "noise", "planes", "wings"},
     {"exposure", "positions"},
+    {"one_band"},
     {"scene"},
     {"fit"},
     {"priors"},
@@ -42,16 +43,16 @@ LAYERS = (
     {"stretch"},
     {"plot", "plot_blends", "plot_scores", "plot_segments", "plot_psf", "plot_subtraction"},
     {"plot_detections", "plot_footprints", "plot_mask_planes"},
-    {"plot_measured"},
+    {"plot_measured", "plot_priors"},
     {"io"},
     {"progress", "listing", "programs"},
     {"image_options", "epoch_options"},
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
-    {"psf_options", "subtract_options", "coadd_options"},
+    {"psf_options", "subtract_options", "coadd_options", "train_options"},
     {"image_command", "epoch_inputs"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
-    {"psf_command", "subtract_command", "coadd_command", "measure_command"},
+    {"psf_command", "subtract_command", "coadd_command", "measure_command", "train_command"},
     {"cli"},
     {"__main__"},
 )
@@ -60,7 +61,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
     *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
-    *("measure_command", "cli", "__main__", "build_radial_table"),
+    *("measure_command", "train_command", "cli", "__main__", "build_radial_table"),
 }
 # The user calls these to set JAX up.
 SETS_JAX_UP = FOR_USERS | {"programs"}

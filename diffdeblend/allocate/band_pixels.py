@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import SourceRecords
-from diffdeblend.footprints.heavy import band_of
-from diffdeblend.planes import as_int32, excluded_bits
+from diffdeblend.one_band import band_of
+from diffdeblend.planes import as_int32, bits_of, excluded_bits
 
 
 class BandPixels(NamedTuple):
@@ -40,8 +40,7 @@ def band_pixels(exposure: Exposure, band: str | None) -> BandPixels:
     no_data = ~np.isfinite(image)
     good = (mask & as_int32(excluded_bits(exposure.header))) == 0
     good &= ~no_data & np.isfinite(variance) & (variance > 0)
-    if "NO_DATA" in planes:
-        no_data |= (mask >> planes.index("NO_DATA")) & 1 == 1
+    no_data |= (mask & as_int32(bits_of(["NO_DATA"], planes))) != 0
     weight = np.where(good, 1 / np.where(good, variance, 1), 0)
     return BandPixels(image, variance, mask, weight, no_data, planes)
 

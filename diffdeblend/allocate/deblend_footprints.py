@@ -15,7 +15,7 @@ from diffdeblend.allocate.points import Points, find_points
 from diffdeblend.allocate.stray_flux import STRAY_FLUX, stray_shares
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import SourceRecords, SpanSet
-from diffdeblend.footprints.heavy import band_of
+from diffdeblend.one_band import band_of
 from diffdeblend.psf.stamps import psf_stamps
 
 # How noisy the share of a pixel is, see `child_of`.

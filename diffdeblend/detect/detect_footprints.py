@@ -10,7 +10,7 @@ import numpy as np
 from diffdeblend.background.surface_fit import SurfaceFit
 from diffdeblend.background.surfaces import ChebyshevSurface, Surface
 from diffdeblend.detect.dynamic import Direction, SkyMeasurement, measure_sky
-from diffdeblend.detect.footprint_detections import FootprintDetections, with_planes
+from diffdeblend.detect.footprint_detections import FootprintDetections
 from diffdeblend.detect.footprint_steps import (
     FootprintSteps,
     footprints_of,
@@ -23,8 +23,8 @@ from diffdeblend.detect.smoothing import SmoothedImage, gaussian_kernel, smooth_
 from diffdeblend.detect.thresholds import ThresholdType, threshold_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import FootprintSet
-from diffdeblend.footprints.heavy import band_of
-from diffdeblend.planes import as_int32
+from diffdeblend.one_band import band_of, with_planes
+from diffdeblend.planes import as_int32, bits_of
 from diffdeblend.psf.stamps import psf_stamp
 from diffdeblend.segment.kernels import psf_kernel
 
@@ -106,7 +106,7 @@ def detect_footprints(
     header = exposure.header
 
     def on(planes: Sequence[str]) -> np.ndarray | None:
-        bits = sum(1 << header.mask_planes.index(p) for p in planes if p in header.mask_planes)
+        bits = bits_of(planes, header.mask_planes)
         return (mask & as_int32(bits)) != 0 if bits else None
 
     names = [p for p in header.excluded if p != "SAT"] if excluded is None else list(excluded)

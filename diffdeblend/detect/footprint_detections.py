@@ -1,19 +1,16 @@
 """What a detection of footprints gives."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from diffdeblend.background.surfaces import Surface, total_background
 from diffdeblend.detect.dynamic import SkyMeasurement
 from diffdeblend.detect.smoothing import SmoothedImage
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import FootprintSet
-from diffdeblend.planes import as_int32, with_plane
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,45 +74,3 @@ class FootprintDetections:
     def background_image(self) -> Float[np.ndarray, "y x"]:
         """The sum of the models of the sky at each pixel."""
         return total_background(self.background, self.exposure.shape)
-
-
-def with_planes(
-    exposure: Exposure,
-    band: int,
-    image: np.ndarray | None,
-    planes: dict[str, Bool[np.ndarray, "y x"]],
-    cleared: Sequence[str] = (),
-) -> Exposure:
-    """The exposure with other pixels in a band (None: the same), and flags there.
-
-    - `planes`: of each name, pixels that are put on it, besides those there. `cleared`: names of
-        planes that are emptied before; both in this band alone.
-    """
-    names = exposure.header.mask_planes
-    bits = {}
-    for name in (*cleared, *planes):
-        names, bits[name] = with_plane(names, name)
-    if names != exposure.header.mask_planes:
-        # Adds the planes to the header, without a pixel on them.
-        for name in bits:
-            exposure = exposure.with_mask(name, np.zeros(exposure.shape, bool))
-    mask = np.array(exposure.mask)
-    gone = sum(1 << bits[name] for name in cleared)
-    mask[band] &= ~as_int32(gone)
-    for name, flagged in planes.items():
-        np.bitwise_or(mask[band], as_int32(1 << bits[name]), out=mask[band], where=flagged)
-    pixels = exposure.image
-    if image is not None:
-        if exposure.n_bands == 1:
-            pixels = np.asarray(image)[None]
-        else:
-            pixels = np.array(exposure.image)
-            pixels[band] = image
-    return Exposure(
-        jnp.asarray(pixels),
-        exposure.variance,
-        jnp.asarray(mask),
-        exposure.psf,
-        exposure.header,
-        exposure.noise_correlation,
-    )

@@ -9,6 +9,7 @@ from diffdeblend.fit.laplace import weighted_samples as weighted_samples
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from diffdeblend.fit.nuts import Posterior as Posterior
 from diffdeblend.fit.nuts import sample_posterior as sample_posterior
+from diffdeblend.fit.plug_and_play import PlugAndPlay as PlugAndPlay
 from diffdeblend.fit.prior import ShapePrior as ShapePrior
 from diffdeblend.fit.prior import shape_prior as shape_prior
 from diffdeblend.fit.proximal import ProximalGradient as ProximalGradient

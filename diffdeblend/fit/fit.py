@@ -17,6 +17,7 @@ from diffdeblend.fit.levenberg_marquardt import (
     levenberg_marquardt,
 )
 from diffdeblend.fit.objective import Problem, chi2_by_band, make_problem
+from diffdeblend.fit.plug_and_play import PlugAndPlay, plug_and_play
 from diffdeblend.fit.prior import Prior, shape_prior
 from diffdeblend.fit.proximal import ProximalGradient, proximal_gradient
 from diffdeblend.fit.uncertainty import Covariance, covariance, errors, total_flux_errors
@@ -25,7 +26,7 @@ from diffdeblend.grid import FIT, Quality
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
-Method = LevenbergMarquardt | FirstOrder | ProximalGradient
+Method = LevenbergMarquardt | FirstOrder | ProximalGradient | PlugAndPlay
 
 
 class Fit(eqx.Module):
@@ -79,7 +80,8 @@ def fit(
     """Fit a scene to an exposure, from the scene's values as start.
 
     - `method`: `LevenbergMarquardt()` (the default), `FirstOrder(optimizer)` or a bare Optax
-        transformation, `ProximalGradient()` for free pixels.
+        transformation, `ProximalGradient()` for free pixels, `PlugAndPlay(prior)` for these with
+        a denoiser.
     - `prior`: a function from a scene to a log-probability, None for none; by default the weak
         `ShapePrior` around the start.
     - `free`: picks the fields to vary, as in `free=lambda s: (s.sources[0].members.flux, s.dx)`;
@@ -136,6 +138,8 @@ def solve(scene: Scene, problem: Problem, method: Method) -> Solution:
         return levenberg_marquardt(method, scene, problem, with_normal=True)
     if isinstance(method, ProximalGradient):
         return proximal_gradient(method, scene, problem)
+    if isinstance(method, PlugAndPlay):
+        return plug_and_play(method, scene, problem)
     return first_order(method, scene, problem)
 
 

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from diffdeblend.exposure import Exposure
 from diffdeblend.footprints import lines
 from diffdeblend.footprints.footprint import Footprint
-from diffdeblend.footprints.heavy import HeavyFootprint, Pixels, band_of, inserted
+from diffdeblend.footprints.heavy import HeavyFootprint, Pixels, inserted
 from diffdeblend.footprints.peaks import Peaks, concatenated
 from diffdeblend.footprints.ragged import RaggedSpans, ends_of, ranges
 from diffdeblend.footprints.spans import SpanSet
+from diffdeblend.one_band import band_of
 from diffdeblend.segment.boxes import BoundingBox
 from diffdeblend.segment.labels import LabelImage
 

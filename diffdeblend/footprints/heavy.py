@@ -11,6 +11,7 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.footprints.footprint import Footprint
 from diffdeblend.footprints.ragged import RaggedSpans, ranges
 from diffdeblend.footprints.spans import SpanSet
+from diffdeblend.one_band import band_of
 from diffdeblend.segment.boxes import BoundingBox
 
 
@@ -247,18 +248,6 @@ def places_in(whole: SpanSet, part: SpanSet) -> Int[np.ndarray, "pixel"]:
     return ranges(first, (part.x1 - part.x0 + 1).astype(np.int64))
 
 
-def band_of(exposure: Exposure, band: str | None) -> int:
-    """Place of a band; None is the only one.
-
-    **Raises:** `ValueError` for an unknown band, or None among several.
-    """
-    if band is not None:
-        return exposure.band(band)
-    if exposure.n_bands > 1:
-        raise ValueError(f"`band` must be one of {exposure.bands}; got None.")
-    return 0
-
-
 def inserted(pixels: Pixels, spans: SpanSet | RaggedSpans, into: Any, band: str | None) -> Any:
     """An image or an exposure with other pixels; see `HeavyFootprint.insert`."""
     if not isinstance(into, Exposure):
@@ -274,7 +263,7 @@ def inserted(pixels: Pixels, spans: SpanSet | RaggedSpans, into: Any, band: str 
         plane[place] = getattr(pixels, name)
         planes.append(jnp.asarray(plane))
     image, variance, mask = planes
-    return Exposure(image, variance, mask, into.psf, into.header, into.noise_correlation)
+    return replace(into, image=image, variance=variance, mask=mask)
 
 
 def _places(spans: SpanSet | RaggedSpans, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -177,14 +177,17 @@ class SourceRecords:
         if not np.isin(mother, self.id).all():
             raise ValueError("`parent` must be ids of sources that are in the table.")
         old = list(self.footprints)
-        for id, one in (spans or {}).items():
-            row = self.row(id)
+        order = np.argsort(self.id)
+        changed = spans or {}
+        if not np.isin(list(changed), self.id).all():
+            raise ValueError("`spans` must be by ids of sources that are in the table.")
+        rows = order[np.searchsorted(self.id, list(changed), sorter=order)]
+        for row, one in zip(rows, changed.values(), strict=True):
             # Values that a heavy parent had are of its spans before; it goes on without.
             old[row] = Footprint(one, old[row].peaks, old[row].region)
         peak_x, peak_y, n_peaks = _peaks(new)
         last = int(self.id.max(initial=0))
         n_child = self.n_child.copy()
-        order = np.argsort(self.id)
         np.add.at(n_child, order[np.searchsorted(self.id, mother, sorter=order)], 1)
         names: list[str] = list(dict.fromkeys([*self.flags, *(flags or {})]))
         numbers: list[str] = list(dict.fromkeys([*self.values, *(values or {})]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.afw_fits import read_afw_origin as read_afw_origin
+from diffdeblend.io.bundled import bundled_prior as bundled_prior
 from diffdeblend.io.ccddata import from_ccddata as from_ccddata
 from diffdeblend.io.ccddata import to_ccddata as to_ccddata
 from diffdeblend.io.files import as_paths

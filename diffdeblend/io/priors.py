@@ -11,7 +11,14 @@ import numpy as np
 
 from diffdeblend.components import Decoder, Frame
 from diffdeblend.io.structure import Form, read_module, write_module
-from diffdeblend.priors import CouplingFlow, DecoderPrior, Training
+from diffdeblend.priors import (
+    CouplingFlow,
+    DecoderPrior,
+    Denoiser,
+    DenoiserPrior,
+    LogTransform,
+    Training,
+)
 
 FORMAT = "diffdeblend prior"
 # To be raised when files of the new form cannot be read by older code.
@@ -22,8 +29,11 @@ DECODER_PARTS: Mapping[str, type] = {
     part.__name__: part for part in (Decoder, Frame, CouplingFlow, eqx.nn.Linear)
 }
 # Priors that a file may hold, and their parts. A new kind is one more entry.
-PRIORS: tuple[type[eqx.Module], ...] = (DecoderPrior,)
-PARTS: Mapping[str, type] = {**DECODER_PARTS, "Training": Training}
+PRIORS: tuple[type[eqx.Module], ...] = (DecoderPrior, DenoiserPrior)
+PARTS: Mapping[str, type] = {
+    **DECODER_PARTS,
+    **{part.__name__: part for part in (Training, Denoiser, LogTransform)},
+}
 # Weights are stored by halves only where there are many: means and biases decide all pixels.
 _MANY = 2048
 
@@ -34,7 +44,7 @@ def save_prior(prior: eqx.Module, path: str | os.PathLike, *, half: bool = False
     The first line is JSON: format, version, structure, and where the prior comes from. The weights
     follow, exact to the last bit. The file appears whole or not at all.
 
-    - `prior`: a `DecoderPrior`.
+    - `prior`: a `DecoderPrior`, or a `DenoiserPrior` with a `Denoiser`.
     - `half`: store large arrays of weights as float16, in half of the space, with 3e-4 of each.
 
     **Raises:** `ValueError` if it is no prior, its weights are not finite, or `half` overflows.

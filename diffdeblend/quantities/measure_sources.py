@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from diffdeblend.cores import available_cores
 from diffdeblend.exposure import Exposure
-from diffdeblend.footprints.heavy import band_of
 from diffdeblend.footprints.records import SourceRecords
+from diffdeblend.one_band import band_of
 from diffdeblend.quantities.compiling import compiler_options
 from diffdeblend.quantities.psf_stamps import PSFStamps
 from diffdeblend.quantities.source_cutter import SourceCutter

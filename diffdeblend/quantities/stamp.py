@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
+from diffdeblend.planes import as_int32, bits_of
+
 
 class SourceStamp(eqx.Module):
     """One source on its stamp; of many sources every array has one more axis in front.
@@ -56,8 +58,7 @@ class SourceStamp(eqx.Module):
 
 def plane_bits(names: Sequence[str], *planes: str) -> np.int32:
     """The bits of some planes of a mask whose bits have these names; 0 for those it has not."""
-    bits = sum(1 << k for k, plane in enumerate(names) if plane in planes)
-    return np.uint32(bits).view(np.int32)
+    return as_int32(bits_of(planes, tuple(names)))
 
 
 def nearest_index(position: Any) -> Int[np.ndarray, "*n"]:

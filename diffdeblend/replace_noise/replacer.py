@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.footprints.heavy import HeavyFootprint, band_of
+from diffdeblend.footprints.heavy import HeavyFootprint
 from diffdeblend.footprints.records import SourceRecords
+from diffdeblend.one_band import band_of, with_planes
 from diffdeblend.planes import as_int32, excluded_bits
 from diffdeblend.replace_noise.draw import draw_replacement
 from diffdeblend.replace_noise.stamps import LoneStamps, lone_stamps
@@ -47,16 +47,8 @@ class NoiseReplacer:
             image = image.copy()
             image[place] = own.image
             mine[place] = True
-        out = self.original
-        for plane, flagged in ((THIS, mine), (OTHER, self.others & ~mine)):
-            whole = np.zeros(out.mask.shape, bool)
-            whole[self.band] = flagged
-            if plane in out.header.mask_planes:
-                out = _without(out, plane, self.band)
-            out = out.with_mask(plane, whole)
-        images = np.array(self.original.image)
-        images[self.band] = image
-        return replace(out, image=jnp.asarray(images))
+        planes = {THIS: mine, OTHER: self.others & ~mine}
+        return with_planes(self.original, self.band, image, planes, cleared=(THIS, OTHER))
 
     def insert(self, id: int) -> "NoiseReplacer":
         """With a source of this id in, and no other.
@@ -139,11 +131,3 @@ def replace_noise(
         correlation=None if correlation is None else np.asarray(correlation[k]),
     )
     return NoiseReplacer(exposure, records, k, np.where(where, drawn, image), where)
-
-
-def _without(exposure: Exposure, plane: str, band: int) -> Exposure:
-    """No pixel of a band on a plane."""
-    bit = exposure.header.mask_planes.index(plane)
-    mask = np.array(exposure.mask)
-    mask[band] &= ~as_int32(1 << bit)
-    return replace(exposure, mask=jnp.asarray(mask))

@@ -1,0 +1,276 @@
+"""A denoiser of galaxies: learnt by taking off noise that was put on."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from diffdeblend import __version__
+from diffdeblend.priors.decoder_prior import Training
+from diffdeblend.priors.denoiser_prior import (
+    Denoiser,
+    DenoiserPrior,
+    LogTransform,
+    noise_features,
+)
+from diffdeblend.train.checkpoint import load_checkpoint, save_checkpoint
+from diffdeblend.train.learn import random_batch
+from diffdeblend.train.learning_set import CleanGalaxies
+from diffdeblend.train.settings import canonical, fingerprint
+from diffdeblend.train.train import Progress
+
+
+@dataclass(frozen=True)
+class DenoiserSettings:
+    """Settings of `train_denoiser`.
+
+    - `widths`: hidden widths of the network.
+    - `components`: principal components of the linear filter, at most.
+    - `floor`: light of a pixel, in units of the galaxy's, below which it is as good as none.
+    - `least_noise`, `most_noise`: range of the noise of u, log-uniform.
+    - `steps`, `batch`: number of steps, and of galaxies in each.
+    - `rate`: highest learning rate of Adam; it rises over 300 steps and falls as a cosine.
+    - `held_out`: share of the galaxies that only the validation loss sees.
+    - `chunk`: steps between two reports, of one compiled program.
+
+    **Raises:** `ValueError` for numbers that make no sense.
+    """
+
+    widths: tuple[int, ...] = (256, 256)
+    components: int = 256
+    floor: float = 3e-5
+    least_noise: float = 0.05
+    most_noise: float = 1.0
+    steps: int = 8000
+    batch: int = 128
+    rate: float = 1e-3
+    held_out: float = 0.1
+    chunk: int = 500
+
+    def __post_init__(self):
+        for name in ("components", "steps", "batch", "chunk"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a whole number from 1 up; got {value!r}.")
+        widths = self.widths
+        if not isinstance(widths, tuple) or not widths or min(widths) < 1:
+            raise ValueError(f"`widths` must be a tuple of at least one width; got {widths}.")
+        for name in ("floor", "least_noise", "most_noise", "rate"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
+        if self.least_noise >= self.most_noise:
+            raise ValueError(
+                f"`least_noise` must be below `most_noise`, {self.most_noise}; "
+                f"got {self.least_noise}."
+            )
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"`held_out` must be between 0 and 1; got {self.held_out}.")
+
+
+@dataclass(frozen=True)
+class TrainedDenoiser:
+    """A prior and how it was learnt; curves have one value for each report.
+
+    - `prior`: the result.
+    - `step`: number of steps made.
+    - `loss`, `validation_loss`: mean square of what is left of the noise, in units of what the
+        network may at most take off; of the last steps' galaxies, and of those held out.
+    """
+
+    prior: DenoiserPrior
+    step: Int[np.ndarray, "report"]
+    loss: Float[np.ndarray, "report"]
+    validation_loss: Float[np.ndarray, "report"]
+
+
+class _State(eqx.Module):
+    denoiser: Denoiser
+    moments: Any
+    step: Int[Array, ""]
+
+
+def train_denoiser(
+    galaxies: CleanGalaxies,
+    settings: DenoiserSettings | None = None,
+    *,
+    seed: int = 0,
+    report: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> TrainedDenoiser:
+    """Learn to take noise off galaxies, in all eight turns and flips.
+
+    - `galaxies`: `Galaxies` without noise; the prior is of their frame. A fit holds the places of
+        free pixels: let the galaxies be off centre by as much as these places are uncertain.
+    - `settings`: `DenoiserSettings()` by default.
+    - `seed`: of first weights, held-out galaxies and all draws.
+    - `report`: called every `settings.chunk` steps.
+    - `checkpoint`: a file that says where the training stands, written at each report. If it is
+        there, the training goes on from it, and ends with the same weights as one undisturbed.
+
+    **Raises:** `ValueError` if the checkpoint is of another training or damaged, or the loss
+    diverges.
+
+    ??? cite
+        Vincent (2011), Neural Computation 23, 1661. Losses of all levels of noise weigh alike:
+        Karras et al. (2022), arXiv:2206.00364, table 1.
+    """
+    settings = DenoiserSettings() if settings is None else settings
+    text = canonical(settings, galaxies.frame, seed, galaxies.sha256)
+    known, unseen = galaxies.split(settings.held_out, seed)
+    transform = LogTransform(settings.floor)
+    values, held_out = (
+        transform.forward(jnp.asarray(part.images, jnp.float32)) for part in (known, unseen)
+    )
+    weights_key, steps_key, validation_key = jax.random.split(jax.random.key(seed), 3)
+    denoiser = _make(np.asarray(values, float), settings, weights_key)
+    state = _State(denoiser, _adam(settings).init(_trained(denoiser)), jnp.zeros((), jnp.int32))
+    curves = np.zeros((0, 3), np.float32)
+    if checkpoint is not None:
+        saved = load_checkpoint(checkpoint, (state, curves), fingerprint(text))
+        state, curves = (state, curves) if saved is None else (saved[0], np.asarray(saved[1]))
+    while (done := int(state.step)) < settings.steps:
+        n_steps = min(settings.chunk, settings.steps - done)
+        state, loss = _learn((values, steps_key), state, settings, n_steps)
+        validation = _validate(held_out, validation_key, state.denoiser, settings)
+        row = np.array([done + n_steps, float(loss), float(validation)], np.float32)
+        if not np.all(np.isfinite(row)):
+            raise ValueError(
+                f"`settings`: the loss is not finite after {done + n_steps} steps; try a `rate` "
+                f"below {settings.rate}."
+            )
+        curves = np.concatenate([curves, row[None]])
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, (state, curves), fingerprint(text))
+        if report is not None:
+            report(Progress(done + n_steps, settings.steps, float(loss), float(validation)))
+    training = Training(
+        population=galaxies.source,
+        settings=text,
+        settings_hash=fingerprint(text),
+        seed=seed,
+        n_galaxies=len(values) + len(held_out),
+        loss=float(curves[-1, 1]),
+        validation_loss=float(curves[-1, 2]),
+        versions=_versions(),
+    )
+    typical = transform.inverse(state.denoiser.mean)
+    prior = DenoiserPrior(
+        state.denoiser, galaxies.frame, typical / jnp.sum(typical), transform, training
+    )
+    return TrainedDenoiser(prior, curves[:, 0].astype(int), curves[:, 1], curves[:, 2])
+
+
+def _make(
+    values: Float[np.ndarray, "n size size"], settings: DenoiserSettings, key: PRNGKeyArray
+) -> Denoiser:
+    """The linear filter of these galaxies in all turns and flips; the network adds nothing yet."""
+    size = values.shape[1]
+    mean = _all_turns(values.mean(axis=0)).mean(axis=0)
+    away = (values - mean).reshape(len(values), -1)
+    places = _all_turns(np.arange(size**2).reshape(size, size)).reshape(8, -1)
+    one = away.T @ away / len(values)
+    covariance = np.mean([one[np.ix_(place, place)] for place in places], axis=0)
+    variance, basis = np.linalg.eigh(covariance)
+    kept = slice(None, -1 - min(settings.components, size**2), -1)
+    widths = (size**2, *settings.widths, size**2)
+    condition_key, *keys = jax.random.split(key, len(widths))
+    layers = [
+        eqx.nn.Linear(a, b, dtype=jnp.float32, key=one)
+        for a, b, one in zip(widths[:-1], widths[1:], keys, strict=True)
+    ]
+    layers[-1] = jax.tree.map(jnp.zeros_like, layers[-1])
+    n_features = noise_features(jnp.ones(())).size
+    return Denoiser(
+        jnp.asarray(mean, jnp.float32),
+        jnp.asarray(basis.T[kept], jnp.float32),
+        jnp.asarray(np.maximum(variance[kept], 0), jnp.float32),
+        tuple(layers),
+        eqx.nn.Linear(n_features, widths[1], dtype=jnp.float32, key=condition_key),
+    )
+
+
+def _all_turns(image: np.ndarray) -> np.ndarray:
+    """The eight turns and flips of a square."""
+    return np.stack([np.rot90(side, k) for side in (image, image.T) for k in range(4)])
+
+
+def _adam(settings: DenoiserSettings) -> optax.GradientTransformation:
+    warmup = min(300, settings.steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(
+        settings.rate / 100, settings.rate, warmup, settings.steps, settings.rate / 100
+    )
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _learn(
+    fixed: tuple[Array, PRNGKeyArray], state: _State, settings: DenoiserSettings, n_steps: int
+) -> tuple[_State, Float[Array, ""]]:
+    """Some steps, and the mean loss over them. A step draws the same whenever it is made."""
+    values, key = fixed
+    adam = _adam(settings)
+
+    def one_step(state: _State, _: None) -> tuple[_State, Array]:
+        choose, noise = jax.random.split(jax.random.fold_in(key, state.step))
+        (batch,) = random_batch((values,), settings.batch, choose)
+        trained = _trained(state.denoiser)
+
+        def cost(trained: Any) -> Array:
+            return _loss(_with(state.denoiser, trained), batch, noise, settings)
+
+        loss, slope = jax.value_and_grad(cost)(trained)
+        change, moments = adam.update(slope, state.moments, trained)
+        denoiser = _with(state.denoiser, optax.apply_updates(trained, change))
+        return _State(denoiser, moments, state.step + 1), loss
+
+    state, losses = jax.lax.scan(one_step, state, length=n_steps)
+    return state, jnp.mean(losses)
+
+
+@eqx.filter_jit
+def _validate(
+    values: Float[Array, "n size size"],
+    key: PRNGKeyArray,
+    denoiser: Denoiser,
+    settings: DenoiserSettings,
+) -> Float[Array, ""]:
+    return _loss(denoiser, values, key, settings)
+
+
+def _loss(
+    denoiser: Denoiser,
+    values: Float[Array, "n size size"],
+    key: PRNGKeyArray,
+    settings: DenoiserSettings,
+) -> Float[Array, ""]:
+    """Mean square error in units of the network's scale, which makes all levels of noise alike."""
+    level, draw = jax.random.split(key)
+    low, high = np.log(settings.least_noise), np.log(settings.most_noise)
+    sigma = jnp.exp(jax.random.uniform(level, (len(values),), values.dtype, low, high))
+    noise = jax.random.normal(draw, values.shape, values.dtype)
+    found = jax.vmap(denoiser)(values + sigma[:, None, None] * noise, sigma)
+    signal = jnp.sum(denoiser.variance) / denoiser.mean.size
+    unit = sigma**2 * signal / (signal + sigma**2)
+    return jnp.mean(jnp.mean((found - values) ** 2, axis=(1, 2)) / unit)
+
+
+def _trained(denoiser: Denoiser) -> Any:
+    """What Adam moves: not the linear filter."""
+    return denoiser.layers, denoiser.condition
+
+
+def _with(denoiser: Denoiser, trained: Any) -> Denoiser:
+    return eqx.tree_at(lambda one: (one.layers, one.condition), denoiser, trained)
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    used = {"diffdeblend": __version__, "equinox": eqx.__version__, "jax": jax.__version__}
+    used |= {"numpy": np.__version__, "optax": optax.__version__}
+    return tuple(sorted(used.items()))

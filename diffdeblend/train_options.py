@@ -1,0 +1,112 @@
+"""The options of `diffdeblend train-prior`. Loads nothing heavy."""
+
+import argparse
+from typing import Any
+
+KINDS = ("decoder",)
+
+_DESCRIPTION = """\
+Learn what galaxies look like, for `diffdeblend deblend --prior`.
+
+Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A network
+learns to draw them from a few numbers that are normal in the population.
+"""
+
+_EPILOG = """\
+examples:
+  diffdeblend train-prior -o prior.eqx
+      from made-up galaxies: some minutes on two cores
+  diffdeblend train-prior --population bulge_disc_knots=0.6,sersic=0.4 --steps 4000 -o quick.eqx
+  diffdeblend train-prior --population cosmos:FOLDER=0.5,broad=0.5 --pixel-scale 0.168 -o hsc.eqx
+  diffdeblend train-prior --population stamps:mine.npz --size 45 -o survey.eqx
+
+what is written, for -o prior.eqx:
+  prior.eqx          the prior, for `--prior` and `diffdeblend.io.load_prior`
+  prior.json         settings, losses, sha256 of all that decides the result, seconds by stage
+  prior_loss.png     the losses on the way
+  prior_samples.png  galaxies that were learnt from, and galaxies drawn from the prior
+
+The same command goes on where it was interrupted, and ends with the same prior.
+
+exit codes: 0 done; 2 wrong input or options; 130 interrupted.
+"""
+
+
+def add_train(commands: Any) -> None:
+    """The grammar of `diffdeblend train-prior`."""
+    parser = commands.add_parser(
+        "train-prior",
+        help="learn what galaxies look like",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("the galaxies").add_argument
+    add(
+        "--population",
+        default="broad",
+        metavar="WORDS",
+        help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, COSMOS), "
+        "cosmos:FOLDER (real images), or several between commas with shares, as "
+        "sersic=0.3,cosmos:FOLDER=0.7; or stamps:FILE (.npz, .zarr) of a survey, which are "
+        "learnt from through their noise and PSF. Default: %(default)s",
+    )
+    add("--n", type=int, default=20_000, metavar="N", help="number of them. Default: %(default)s")
+    add("--seed", type=int, default=0, metavar="N", help="Default: %(default)s")
+    add = parser.add_argument_group("the frame that they are drawn in").add_argument
+    add(
+        "--pixel-scale",
+        type=float,
+        default=0.2,
+        metavar="ARCSEC",
+        help="of the images to be fitted. Default: %(default)s",
+    )
+    add("--size", type=int, default=33, metavar="PIXELS", help="odd. Default: %(default)s")
+    add(
+        "--psf-sigma",
+        type=float,
+        default=0.8,
+        metavar="PIXELS",
+        help="of a Gaussian narrower than any PSF to be met. Default: %(default)s",
+    )
+    add = parser.add_argument_group("the network").add_argument
+    add(
+        "--kind",
+        choices=KINDS,
+        default="decoder",
+        help="decoder: galaxies from numbers. Default: %(default)s",
+    )
+    add("--latents", type=int, metavar="N", help="numbers of a galaxy. Default: 16")
+    add("--width", type=_widths, metavar="N,N", help="of hidden layers. Default: 256,256")
+    add(
+        "--photons",
+        type=float,
+        metavar="N",
+        help="that a galaxy without noise is taken for; more of them are learnt in more detail, "
+        "and with less for what is new. Default: 3000",
+    )
+    add("--flow", type=int, metavar="N", help="layers of a flow on the latents. Default: 0")
+    add("--steps", type=int, metavar="N", help="Default: 12000")
+    add("--batch", type=int, metavar="N", help="galaxies in a step. Default: 128")
+    add("--rate", type=float, metavar="X", help="highest of Adam. Default: 0.002")
+    add = parser.add_argument_group("what comes out").add_argument
+    add("-o", "--output", default="prior.eqx", metavar="FILE", help="Default: ./%(default)s")
+    add("--half", action="store_true", help="store weights as float16, in half of the space")
+    add(
+        "--checkpoint",
+        metavar="DIR",
+        help="where an interrupted training is kept. Default: beside the output",
+    )
+    add("--overwrite", action="store_true", help="replace what is there")
+    add("--quiet", action="store_true", help="no progress, only the result")
+    add("--cache", metavar="DIR", help="keep compiled programs there, to start sooner next time")
+    add("--debug", action="store_true", help="on an error, say where in the code it came from")
+
+
+def _widths(word: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in word.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"needs whole numbers between commas, as 256,256; got {word!r}"
+        ) from None
