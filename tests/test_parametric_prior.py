@@ -89,12 +89,12 @@ def test_parts_of_the_prior_fit_together(prior):
 def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     own = prior.scene_prior(scene, exposure(), temperature=1.3)
     shifted = jax.tree.map(lambda v: v + 0.1, unknowns_of(scene))
-    cost = jax.jit(own.cost)
+    cost = eqx.filter_jit(own.cost)
     value, slope, curvature = cost(shifted, scene)
     np.testing.assert_allclose(value, -own(scene_of(shifted, scene)), rtol=1e-5)
     # Finite differences of the value, in one number after the other.
     flat, back = jax.flatten_util.ravel_pytree(shifted)
-    values = jax.jit(jax.vmap(lambda v: cost(back(v), scene)[0]))
+    values = eqx.filter_jit(jax.vmap(lambda v: cost(back(v), scene)[0]))
     step = 2e-2
     moves = step * jnp.eye(flat.size)
     expected = (values(flat + moves) - values(flat - moves)) / (2 * step)

@@ -196,7 +196,9 @@ class ParametricPrior(eqx.Module):
             )
         if not any(speaks_of(stack.member(0), self.family) for stack in start.sources):
             raise ValueError(f"`start` has no source of the family {self.family!r}.")
-        to_micro, columns = np.zeros(0), np.zeros(0, int)
+        if not self.n_shapes:
+            raise ValueError(f"`names` has no feature of shape: {list(self.names)}.")
+        columns, to_micro, light = np.zeros(0, int), np.zeros(0), None
         if self.n_shapes < len(self.names):
             points, names = zero_points, bands
             if known is not None:
