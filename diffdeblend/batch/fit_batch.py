@@ -32,6 +32,8 @@ from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
 from diffdeblend.priors.decoder_prior import DecoderPrior
+from diffdeblend.priors.parametric_prior import ParametricPrior
+from diffdeblend.priors.scene_prior import PixelPrior
 from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
@@ -48,7 +50,7 @@ def fit_batch(
     *,
     model: str | None = None,
     kinds: Sequence[Int[np.ndarray, "source"]] | None = None,
-    prior: DecoderPrior | None = None,
+    prior: DecoderPrior | PixelPrior | None = None,
     temperature: float = 1.0,
     fallback: bool = True,
     robust: bool = False,
@@ -82,7 +84,9 @@ def fit_batch(
         pixels.
     - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
     - `prior`: a learned prior; instead of `model`. Sources are then galaxies as its decoder draws
-        them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`.
+        them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`. Or
+        `ParametricPrior.on(...)`, beside a `model`: what sizes and profiles go together, for its
+        family of sources; kinds are chosen without it.
     - `temperature`: variance of the latents under the prior: 1 is what errors need, a larger one
         trusts the prior less.
     - `fallback`: give a source that is out of the prior's domain, or as compact as a star, to the
@@ -119,6 +123,14 @@ def fit_batch(
     **Raises:** `ValueError` for an unknown model or background, bands that differ, kinds that do
     not fit the sources, or a prior that does not fit the data or what else is asked for.
     """
+    learned = prior if isinstance(prior, PixelPrior) else None
+    if isinstance(prior, ParametricPrior):
+        raise ValueError(
+            "`prior` must know how wide pixels are: give `prior.on(exposure)`, or "
+            "`prior.on(pixel_scale=...)`."
+        )
+    if learned is not None:
+        prior = None
     if prior is not None:
         refuse_with_prior(
             model=None if model == "auto" else model, kinds=kinds, free_form=free_form or None
@@ -158,6 +170,8 @@ def fit_batch(
     if len(bands) > 1:
         raise ValueError(f"`blends` need one number of bands; got {sorted(bands)}.")
     n_bands = bands.pop() if bands else 0
+    if learned is not None and max(learned.columns, default=-1) >= n_bands > 0:
+        raise ValueError(f"`prior` is placed in more bands than the {n_bands} of the blends.")
     held = () if chosen.index is None or kinds is not None else ("index",)
     if quality is None:
         quality = quality_for([task.blend.psf for task in tasks])
@@ -188,7 +202,7 @@ def fit_batch(
         double = chooses and (task.bucket.size > LARGE or not fine)
         tasks[n] = replace(task, fine=fine, double=double, rungs=rungs)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
-    run = _Run(found, tasks, _method(method), setup, memory, report)
+    run = _Run(found, tasks, _method(method), setup, memory, report, learned)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
     short = isinstance(run.method, LevenbergMarquardt) and chooses
     first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
@@ -223,7 +237,9 @@ class _Run:
         setup: Setup,
         memory: float,
         report: Callable[[int, int], None] | None,
+        learned: PixelPrior | None,
     ):
+        self.learned = learned
         self.found, self.tasks, self.method, self.setup = found, tasks, method, setup
         self.memory, self.report = memory, report
         self.finished = self.needed = 0
@@ -270,7 +286,7 @@ class _Run:
             if self.report is not None:
                 self.report(self.finished, self.needed)
 
-        program = partial(_call, method or self.method, self.setup)
+        program = partial(_call, method or self.method, self.setup, self.learned)
         run_tasks(tasks, program, memory=self.memory, ended=ended)
 
     def _keep(self, numbers: list[int], tasks: list[Task], fit: Fit) -> None:
@@ -294,11 +310,18 @@ class _Run:
                 self.fit(guesses, guesses=guesses, accept=_converged_or_lower)
 
 
-def _call(method: Method, setup: Setup, packed: Packed, psfs: AbstractPSF, count: Any) -> Fit:
+def _call(
+    method: Method,
+    setup: Setup,
+    learned: PixelPrior | None,
+    packed: Packed,
+    psfs: AbstractPSF,
+    count: Any,
+) -> Fit:
     if setup.together and isinstance(method, LevenbergMarquardt):
         lanes = min(packed.data.shape[0], _LANES)
-        return fit_in_queue(packed, psfs, count, method, setup, lanes)[0]
-    return fit_in_turn(packed, psfs, count, method, setup)
+        return fit_in_queue(packed, psfs, count, method, setup, lanes, learned=learned)[0]
+    return fit_in_turn(packed, psfs, count, method, setup, learned)
 
 
 def _any(*_: Any) -> bool:
