@@ -9,7 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from diffdeblend.panels import COLOURS, INK, Canvas, in_rows, label_axes, page_of, panels, show_image
+from diffdeblend.panels import (
+    COLOURS,
+    INK,
+    Canvas,
+    in_rows,
+    label_axes,
+    page_of,
+    panels,
+    show_image,
+)
 from diffdeblend.priors import DecoderPrior
 
 if TYPE_CHECKING:

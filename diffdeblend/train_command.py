@@ -119,9 +119,7 @@ def _told(chosen: argparse.Namespace) -> dict[str, Any]:
     return json.loads(json.dumps({name: getattr(chosen, name) for name in _DECIDE}))
 
 
-def _refuse_other(
-    output: Path, folder: Path, told: dict[str, Any], *, overwrite: bool
-) -> None:
+def _refuse_other(output: Path, folder: Path, told: dict[str, Any], *, overwrite: bool) -> None:
     """Stop before what is there is lost, or goes on as something else.
 
     **Raises:** `ValueError` for an output that is there, or an interrupted training of other

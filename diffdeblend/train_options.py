@@ -8,8 +8,8 @@ KINDS = ("decoder",)
 _DESCRIPTION = """\
 Learn what galaxies look like, for `diffdeblend deblend --prior`.
 
-Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A network
-learns to draw them from a few numbers that are normal in the population.
+Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A
+network learns to draw them from a few numbers that are normal in the population.
 """
 
 _EPILOG = """\
@@ -46,8 +46,8 @@ def add_train(commands: Any) -> None:
         "--population",
         default="broad",
         metavar="WORDS",
-        help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, COSMOS), "
-        "cosmos:FOLDER (real images), or several between commas with shares, as "
+        help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, "
+        "COSMOS), cosmos:FOLDER (real images), or several between commas with shares, as "
         "sersic=0.3,cosmos:FOLDER=0.7; or stamps:FILE (.npz, .zarr) of a survey, which are "
         "learnt from through their noise and PSF. Default: %(default)s",
     )
