@@ -23,12 +23,15 @@ _EXPONENTIAL = 1.67834699
 class Sizes:
     """Half-light radii, of the round profile before shear: log-normal between limits.
 
+    By default as wide as to hold the real galaxies of COSMOS down to magnitude 25, which have 0.1
+    to 0.9, and the larger ones of wider surveys.
+
     - `median`, `least`, `largest`: in arcseconds; `scatter`: of the natural logarithm.
     """
 
-    median: float = 0.45
-    scatter: float = 0.5
-    least: float = 0.08
+    median: float = 0.3
+    scatter: float = 0.7
+    least: float = 0.05
     largest: float = 1.5
 
     def __post_init__(self):
@@ -180,7 +183,7 @@ class Irregulars:
     The centre of light of the whole is the centre.
     """
 
-    sizes: Sizes = Sizes(median=0.5)
+    sizes: Sizes = Sizes()
     clumps: tuple[float, float] = (0.2, 0.8)
     n_clumps: tuple[int, int] = (2, 8)
     clump_size: tuple[float, float] = (0.05, 0.4)

@@ -20,7 +20,7 @@ from diffdeblend.grid import Grid, Quality, make_grid
 from diffdeblend.wings import spread_wings, wrapped_wings
 
 # Galaxies in one call, and of them at a time: their modes stay in the cache.
-_CALL, _TOGETHER = 256, 8
+_CALL, _TOGETHER = 64, 8
 # Amplitude of the frame's Gaussian at the highest mode that is drawn.
 _LEFT_OUT = 1e-5
 # Sersic indices that the closed form holds for.
