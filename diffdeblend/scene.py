@@ -1,6 +1,6 @@
 """What is in an image, and how it looks through the PSF."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -72,6 +72,15 @@ class Scene(eqx.Module):
         """Number of sources, without padding. Not for use under jit."""
         return int(sum(int(stack.active.sum()) for stack in self.sources))
 
+    def without_shared(self) -> "Scene":
+        """The scene without what its stacks share, such as a decoder, for results of many scenes:
+        a leading axis of these would copy it. It draws nothing before `with_shared`."""
+        return eqx.tree_at(_shared, self, [None] * len(self.sources), is_leaf=_is_none)
+
+    def with_shared(self, other: "Scene") -> "Scene":
+        """The scene with what the stacks of another one share; inverse of `without_shared`."""
+        return eqx.tree_at(_shared, self, _shared(other), is_leaf=_is_none)
+
     def components(self) -> list[AbstractComponent]:
         """The sources one by one, in the order they were given. Not for use under jit.
 
@@ -87,6 +96,24 @@ class Scene(eqx.Module):
         if len({rank for rank, _ in found}) == len(found):
             found.sort(key=lambda pair: pair[0])
         return [member for _, member in found]
+
+
+def map_scenes(function: Callable[[Scene], Any], scenes: Scene) -> Any:
+    """`function` of each of many scenes, by `jax.vmap`.
+
+    - `scenes`: arrays with a leading axis, all but what the stacks share, which is there once: as
+        `samples` of a fit are.
+    """
+    own = scenes.without_shared()
+    return jax.vmap(lambda scene: function(scene.with_shared(scenes)))(own)
+
+
+def _shared(scene: Scene) -> list[Any]:
+    return [stack.shared for stack in scene.sources]
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def profiles(scene: Scene, modes: Modes) -> Pair:

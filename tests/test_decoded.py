@@ -9,9 +9,11 @@ import pytest
 from diffdeblend import GaussianPSF, PointSource, Scene, make_exposure, render
 from diffdeblend.components import Decoded, Decoder, Frame, stack_components
 from diffdeblend.fit import fit
+from diffdeblend.fit.laplace import samples
 from diffdeblend.fit.prior import shape_prior
 from diffdeblend.fit.unknowns import free_numbers, scene_of, unknowns_of
 from diffdeblend.grid import STANDARD, make_grid
+from diffdeblend.scene import map_scenes
 
 FRAME = Frame(size=21)
 
@@ -152,6 +154,20 @@ def test_second_order_steps_find_latents_and_fluxes(found):
     np.testing.assert_array_equal(result.scene.sources[0].shared.mean, sources[0].decoder.mean)
 
 
+def test_samples_and_errors_have_no_copies_of_the_decoder(found):
+    sources, _, _, result = found
+    assert result.errors.sources[0].shared is None
+    drawn = samples(result, jax.random.key(0), 300)
+    assert drawn.sources[0].shared is result.scene.sources[0].shared
+    flux = np.asarray(drawn.sources[0].flux)
+    np.testing.assert_allclose(flux.std(axis=0), result.flux_error, rtol=0.2)
+    images = map_scenes(lambda s: s.sources[0].member(1).image(), drawn)
+    np.testing.assert_allclose(images.sum(axis=(1, 2)), np.ones(300), atol=1e-5)
+    bare = result.scene.without_shared()
+    assert bare.sources[0].shared is None
+    assert eqx.tree_equal(bare.with_shared(result.scene), result.scene)
+
+
 def test_prior_of_latents_is_normal_with_a_temperature(found):
     _, start, _, result = found
     latent = result.scene.sources[0].members.latent
@@ -174,16 +190,18 @@ def test_cost_agrees_with_autodiff(found):
     _, start, _, result = found
     prior = shape_prior(start, temperature=2.0)
     unknowns = unknowns_of(result.scene)
-    value, slope, curvature = prior.cost(unknowns, result.scene)
-    wanted, by_autodiff = jax.value_and_grad(lambda u: -prior(scene_of(u, result.scene)))(unknowns)
+    value, slope, curvature = jax.jit(prior.cost)(unknowns, result.scene)
+    negative = jax.jit(lambda u: -prior(scene_of(u, result.scene)))
+    wanted, by_autodiff = jax.jit(jax.value_and_grad(negative))(unknowns)
     assert float(value) == pytest.approx(float(wanted), rel=1e-6)
     np.testing.assert_allclose(slope.flat_shape, by_autodiff.flat_shape, rtol=1e-4, atol=1e-6)
-    hessian = jax.hessian(
-        lambda flat: -prior(scene_of(unknowns.with_flat_shape(flat), result.scene))
-    )(unknowns.flat_shape)
+    hessian = jax.jit(jax.hessian(lambda flat: negative(unknowns.with_flat_shape(flat))))(
+        unknowns.flat_shape
+    )
     np.testing.assert_allclose(np.diag(np.asarray(curvature)), hessian, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_prior_may_have_a_matrix_for_its_curvature(found):
     _, start, exposure, _ = found
 

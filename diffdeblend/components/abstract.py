@@ -23,9 +23,8 @@ class AbstractComponent(eqx.Module):
     - `x`, `y`: centre, in pixels; the first pixel is centred on `(0, 0)`.
     """
 
-    # Whether Gauss-Newton columns are made for all parameters at once: where a profile is made by
-    # products of matrices, these are larger then.
-    batched_columns: ClassVar[bool] = False
+    # Whether `columns` makes the Gauss-Newton columns, and not autodiff of `fourier`.
+    has_columns: ClassVar[bool] = False
 
     flux: eqx.AbstractVar[Float[Array, "*part band"]]
     x: eqx.AbstractVar[Float[Array, ""]]
@@ -37,6 +36,14 @@ class AbstractComponent(eqx.Module):
 
         A pair, not a stack: XLA on CPU turns code fused with a stack into scalar code.
         """
+
+    def columns(self, modes: Modes) -> tuple[Pair, Pair]:
+        """The profile of one part, `(k,)`, and its derivatives, `(parameter, k)`.
+
+        For components whose derivatives cost less together than one by one, which say so by
+        `has_columns`. Parameters are those of `diffdeblend.parameters.pack`, mapped.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no columns of its own.")
 
     def wings(self, x: Float[Array, "*p"], y: Float[Array, "*p"]) -> Float[Array, "..."]:
         """Surface brightness of unit flux at far points, `(*part, *p)`, per square pixel.

@@ -107,7 +107,7 @@ class Decoded(AbstractComponent):
     **Raises:** `ValueError` if `flux` is not one number per band, or `latent` not of the decoder's.
     """
 
-    batched_columns: ClassVar[bool] = True
+    has_columns: ClassVar[bool] = True
 
     flux: Float[Array, "band"] = eqx.field(converter=as_float)
     x: Float[Array, ""] = eqx.field(converter=as_float, metadata=real)
@@ -140,11 +140,31 @@ class Decoded(AbstractComponent):
         return self.network(self.latent)
 
     def fourier(self, modes: Modes) -> Pair:
+        return multiply(self._at_origin(self.image(), modes), shift(modes, self.x, self.y))
+
+    def columns(self, modes: Modes) -> tuple[Pair, Pair]:
+        # All of the decoder's derivatives are one product a layer; those by place need none.
+        image, push = jax.linearize(self.network, self.latent)
+        by_latent = jax.vmap(push)(jnp.eye(self.latent.size, dtype=self.latent.dtype))
+        images = jax.lax.optimization_barrier((image[None], by_latent))
+        here = shift(modes, self.x, self.y)
+        re, im = multiply(self._at_origin(jnp.concatenate(images), modes), here)
+        value, slopes = (re[0], im[0]), (re[1:], im[1:])
+        # Times -i k.
+        by_place = [(k * value[1], -k * value[0]) for k in (modes.kx, modes.ky)]
+        rows = jax.lax.optimization_barrier([(a[None], b[None]) for a, b in by_place] + [slopes])
+        return value, (
+            jnp.concatenate([row[0] for row in rows]),
+            jnp.concatenate([row[1] for row in rows]),
+        )
+
+    def _at_origin(self, images: Float[Array, "*n size size"], modes: Modes) -> Pair:
+        """Transform of images in the frame, the frame's PSF taken off."""
         frame = self.network.frame
-        along = jnp.arange(frame.size, dtype=self.latent.dtype) - frame.size // 2
-        re, im = sampled_modes(self.image(), modes, along, along)
+        along = np.arange(frame.size, dtype=float) - frame.size // 2
+        re, im = sampled_modes(images, modes, along, along)
         # Beyond Nyquist the samples repeat themselves, and know nothing.
         known = (jnp.abs(modes.kx) <= np.pi) & (jnp.abs(modes.ky) <= np.pi)
         squared = jnp.where(known, modes.kx**2 + modes.ky**2, 0)
         sharpen = jnp.where(known, jnp.exp(0.5 * frame.psf_sigma**2 * squared), 0)
-        return multiply((sharpen * re, sharpen * im), shift(modes, self.x, self.y))
+        return sharpen * re, sharpen * im

@@ -76,6 +76,14 @@ class Stack(eqx.Module):
         on = self.active_slot.astype(re.dtype)[:, None]
         return on * re.reshape(shape), on * im.reshape(shape)
 
+    def columns(self, modes: Modes) -> tuple[Pair, Pair]:
+        """`AbstractComponent.columns` of all members, `(slot, k)` and `(parameter, slot, k)`."""
+        value, slopes = jax.vmap(
+            lambda own: own.with_shared(self.shared).columns(modes), out_axes=(0, 1)
+        )(self.members)
+        on = self.active_slot.astype(value[0].dtype)[:, None]
+        return (on * value[0], on * value[1]), (on * slopes[0], on * slopes[1])
+
     def wings(self, x: Float[Array, "p"], y: Float[Array, "p"]) -> Float[Array, "slot p"]:
         """Far surface brightness of all slots; zero where not active."""
         values = jax.vmap(lambda own: own.with_shared(self.shared).wings(x, y))(self.members)

@@ -41,46 +41,49 @@ class Columns(eqx.Module):
 def columns_by_autodiff(unknowns: Unknowns, template: Scene, modes: Modes) -> Columns:
     """Columns of any scene, by forward-mode autodiff of the profiles alone.
 
-    One tangent a parameter for all sources of a stack at once.
+    One tangent a parameter for all sources of a stack at once; or by the component's own columns,
+    where it has some.
     """
     values: list[Pair] = []
     slopes: list[Pair] = []
     slots, chains, along = [], [], []
-    first = column = 0
-    n_shape = unknowns.flat_shape.size
-    for number, stack in enumerate(template.sources):
-
-        def profile(vector: Array, number: int = number) -> Pair:
-            changed = eqx.tree_at(lambda u: u.shape[number], unknowns, vector)
-            return scene_of(changed, template).sources[number].fourier(modes)
-
-        value, push = jax.linearize(profile, unknowns.shape[number])
-        values.append(value)
-        size, parameters = unknowns.shape[number].shape
-        still = jnp.zeros_like(unknowns.shape[number])
-        names = names_of(stack.member(0))
-        if stack.members.batched_columns:
-            each = jnp.eye(parameters, dtype=still.dtype)[:, None, :]
-            re, im = jax.vmap(push)(jnp.broadcast_to(each, (parameters, size, parameters)))
-            slopes += [(re[p], im[p]) for p in range(parameters)]
+    first = 0
+    for number, (stack, shape) in enumerate(zip(template.sources, unknowns.shape, strict=True)):
+        parameters = shape.shape[1]
+        if stack.members.has_columns:
+            drawn = scene_of(unknowns, template).sources[number]
+            value, several = drawn.columns(modes)
+            slopes.append((_flat(several[0]), _flat(several[1])))
         else:
+
+            def profile(vector: Array, number: int = number) -> Pair:
+                changed = eqx.tree_at(lambda u: u.shape[number], unknowns, vector)
+                return scene_of(changed, template).sources[number].fourier(modes)
+
+            value, push = jax.linearize(profile, shape)
+            still = jnp.zeros_like(shape)
             # Unrolled: batching the tangents is slower.
             slopes += [push(still.at[:, p].set(1)) for p in range(parameters)]
-        for p in range(parameters):
-            slots.append(first + np.arange(stack.n_slots))
-            chain = jnp.zeros((stack.n_slots, n_shape), dtype=still.dtype)
-            places = slice(column + p, column + size * parameters, parameters)
-            chains.append(chain.at[:, places].set(stack.membership.T))
-            direction = [names[p] == "x", names[p] == "y"]
-            along.append(np.tile(np.array(direction, dtype=float), (stack.n_slots, 1)))
+        values.append(value)
+        names = names_of(stack.member(0))
+        slots.append(np.tile(first + np.arange(stack.n_slots), parameters))
+        # (parameter, slot, source, parameter): a slot answers to its own source alone.
+        one = jnp.eye(parameters, dtype=shape.dtype)[:, None, None, :]
+        chain = stack.membership.T[None, :, :, None] * one
+        chains.append(chain.reshape(parameters * stack.n_slots, shape.size))
+        direction = np.array([[name == "x", name == "y"] for name in names], dtype=float)
+        along.append(np.repeat(direction.reshape(-1, 2), stack.n_slots, axis=0))
         first += stack.n_slots
-        column += size * parameters
     return Columns(
         joined([*values, *slopes]),
         jnp.asarray(np.concatenate(slots)),
-        jnp.concatenate(chains),
+        chains[0] if len(chains) == 1 else jax.scipy.linalg.block_diag(*chains),
         jnp.asarray(np.concatenate(along), dtype=unknowns.flux.dtype),
     )
+
+
+def _flat(rows: Float[Array, "parameter slot k"]) -> Float[Array, "row k"]:
+    return rows.reshape(-1, rows.shape[-1])
 
 
 def columns_of_ellipses(drawn: Ellipses, modes: Modes, n_shape: int) -> Columns:

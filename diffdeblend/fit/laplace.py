@@ -58,18 +58,25 @@ def samples(found: Fit, key: PRNGKeyArray, n: int) -> Scene:
     """Scenes from the Gaussian around a fit that its covariance tells of.
 
     Drawn in the mapped variables, in which radii stay positive and shears below 1, and mapped back.
-    Every array of the scene gets a leading axis of `n` samples: `jax.vmap` goes over them. Held
+    Every array of the scene gets a leading axis of `n` samples, but for what stacks share:
+    `map_scenes` of `diffdeblend.scene` goes over them, and `jax.vmap` where nothing is shared. Held
     numbers stay what they are. Pure; jit with `n` static.
     """
     chart = whitened(found)
     normal = jax.random.normal(key, (n, chart.free.size), chart.free.dtype)
-    return jax.vmap(lambda z: scene_of(chart(z), found.scene))(normal)
+    return scenes_of(chart, normal, found.scene)
+
+
+def scenes_of(chart: Whitened, normal: Float[Array, "sample n"], template: Scene) -> Scene:
+    """The scenes of many normal numbers; what stacks share is there once."""
+    own = template.without_shared()
+    return jax.vmap(lambda z: scene_of(chart(z), own))(normal).with_shared(template)
 
 
 class WeightedSamples(eqx.Module):
     """Samples of the Gaussian with weights that make them samples of the posterior.
 
-    - `scenes`: with a leading axis of samples.
+    - `scenes`: with a leading axis of samples, as those of `samples`.
     - `weights`: `(sample,)`, of unit sum.
     - `effective_size`: number of independent samples that these are worth, 1 over the sum of the
         squared weights. Where it is a small part of all, the posterior is no Gaussian.
@@ -129,7 +136,7 @@ def _weighted(found: Fit, problem: Problem, key: PRNGKeyArray, n: int) -> Weight
     # What is held has no part in either density.
     excess = 0.5 * jnp.sum(chart.free * normal**2, axis=1) - value
     weights = jax.nn.softmax(jnp.where(jnp.isfinite(excess), excess, -jnp.inf))
-    scenes = jax.vmap(lambda z: scene_of(chart(z), found.scene))(normal)
+    scenes = scenes_of(chart, normal, found.scene)
     return WeightedSamples(scenes, weights, 1 / jnp.sum(weights**2))
 
 

@@ -10,10 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit.fit import Fit
-from diffdeblend.fit.laplace import problem_of, whitened
+from diffdeblend.fit.laplace import problem_of, scenes_of, whitened
 from diffdeblend.fit.objective import Problem, objective
 from diffdeblend.fit.prior import Prior
-from diffdeblend.fit.unknowns import scene_of
 from diffdeblend.grid import FIT, Quality
 from diffdeblend.scene import Scene
 
@@ -21,7 +20,7 @@ from diffdeblend.scene import Scene
 class Posterior(eqx.Module):
     """Samples of a posterior, and whether to believe them.
 
-    - `scenes`: with a leading axis of samples, chain after chain.
+    - `scenes`: with a leading axis of samples, chain after chain, as those of `samples`.
     - `divergences`: samples of each chain whose path went astray, `(chain,)`; none is good.
     - `acceptance`: mean probability of acceptance of each chain, `(chain,)`; about 0.8 is good.
     - `effective_size`: number of independent samples that all chains are worth for the number that
@@ -106,7 +105,7 @@ def _run(
     ratio = blackjax.diagnostics.potential_scale_reduction(normal)
     flat = normal.reshape(chains * n, -1)
     return Posterior(
-        jax.vmap(lambda z: scene_of(chart(z), found.scene))(flat),
+        scenes_of(chart, flat, found.scene),
         jnp.sum(divergent, axis=1),
         jnp.mean(acceptance, axis=1),
         jnp.min(jnp.where(chart.free > 0, size, jnp.inf)),

@@ -103,7 +103,8 @@ def covariance(
 def errors(found: Covariance, unknowns: Unknowns, template: Scene) -> Scene:
     """One standard deviation of every number of a scene, in the number's place.
 
-    Flags and other numbers that are not fitted are kept. Jit-compatible.
+    Flags and other numbers that are not fitted are kept, but for what stacks share.
+    Jit-compatible.
     """
     shared = jnp.einsum("blt,tu,blu->bl", found.response, found.shape, found.response)
     variance = shared + jnp.diagonal(found.alone, axis1=1, axis2=2)
@@ -150,7 +151,7 @@ def errors(found: Covariance, unknowns: Unknowns, template: Scene) -> Scene:
     background = template.background
     if background is not None:
         background = background.with_coefficients(placed.sky)
-    return Scene(stacks, background, placed.dx, placed.dy)
+    return Scene(stacks, background, placed.dx, placed.dy).without_shared()
 
 
 def total_flux_errors(found: Covariance, scene: Scene) -> Float[Array, "source band"]:
