@@ -31,6 +31,8 @@ from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
 from diffdeblend.priors.decoder_prior import DecoderPrior
+from diffdeblend.priors.parametric_prior import ParametricPrior
+from diffdeblend.priors.scene_prior import PixelPrior
 from diffdeblend.psf import AbstractPSF
 
 # Steps of a fit after which kinds are chosen.
@@ -47,7 +49,7 @@ def fit_batch(
     *,
     model: str | None = None,
     kinds: Sequence[Int[np.ndarray, "source"]] | None = None,
-    prior: DecoderPrior | None = None,
+    prior: DecoderPrior | PixelPrior | None = None,
     temperature: float = 1.0,
     fallback: bool = True,
     robust: bool = False,
@@ -80,7 +82,9 @@ def fit_batch(
         fitted as Sersic galaxies, and the bright ones then refined with free pixels.
     - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
     - `prior`: a learned prior; instead of `model`. Sources are then galaxies as its decoder draws
-        them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`.
+        them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`. Or
+        `ParametricPrior.on(...)`, beside a `model`: what sizes and profiles go together, for its
+        family of sources; kinds are chosen without it.
     - `temperature`: variance of the latents under the prior: 1 is what errors need, a larger one
         trusts the prior less.
     - `fallback`: give a source that is out of the prior's domain, or as compact as a star, to the
@@ -117,6 +121,14 @@ def fit_batch(
     **Raises:** `ValueError` for an unknown model or background, bands that differ, kinds that do
     not fit the sources, or a prior that does not fit the data or what else is asked for.
     """
+    learned = prior if isinstance(prior, PixelPrior) else None
+    if isinstance(prior, ParametricPrior):
+        raise ValueError(
+            "`prior` must know how wide pixels are: give `prior.on(exposure)`, or "
+            "`prior.on(pixel_scale=...)`."
+        )
+    if learned is not None:
+        prior = None
     if prior is not None:
         refuse_with_prior(model=model, kinds=kinds, free_form=free_form or None)
     model = "auto" if model is None else model
@@ -184,7 +196,7 @@ def fit_batch(
         double = chooses and (task.bucket.size > LARGE or not fine)
         tasks[n] = replace(task, fine=fine, double=double, rungs=rungs)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
-    run = _Run(found, tasks, _method(method), setup, memory, report)
+    run = _Run(found, tasks, _method(method), setup, memory, report, learned)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.
     short = isinstance(run.method, LevenbergMarquardt) and chooses
     first = replace(run.method, limit=jnp.asarray(_FIRST_STEPS)) if short else run.method
@@ -219,7 +231,9 @@ class _Run:
         setup: Setup,
         memory: float,
         report: Callable[[int, int], None] | None,
+        learned: PixelPrior | None,
     ):
+        self.learned = learned
         self.found, self.tasks, self.method, self.setup = found, tasks, method, setup
         self.memory, self.report = memory, report
         self.finished = self.needed = 0
@@ -266,7 +280,7 @@ class _Run:
             if self.report is not None:
                 self.report(self.finished, self.needed)
 
-        program = partial(_call, method or self.method, self.setup)
+        program = partial(_call, method or self.method, self.setup, self.learned)
         run_tasks(tasks, program, memory=self.memory, ended=ended)
 
     def _keep(self, numbers: list[int], tasks: list[Task], fit: Fit) -> None:
@@ -290,11 +304,18 @@ class _Run:
                 self.fit(guesses, guesses=guesses, accept=_converged_or_lower)
 
 
-def _call(method: Method, setup: Setup, packed: Packed, psfs: AbstractPSF, count: Any) -> Fit:
+def _call(
+    method: Method,
+    setup: Setup,
+    learned: PixelPrior | None,
+    packed: Packed,
+    psfs: AbstractPSF,
+    count: Any,
+) -> Fit:
     if setup.together and isinstance(method, LevenbergMarquardt):
         lanes = min(packed.data.shape[0], _LANES)
-        return fit_in_queue(packed, psfs, count, method, setup, lanes)[0]
-    return fit_in_turn(packed, psfs, count, method, setup)
+        return fit_in_queue(packed, psfs, count, method, setup, lanes, learned=learned)[0]
+    return fit_in_turn(packed, psfs, count, method, setup, learned)
 
 
 def _any(*_: Any) -> bool:

@@ -16,10 +16,11 @@ from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.fit.fit import Fit, Method, assess, solve
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt
 from diffdeblend.fit.objective import make_problem
-from diffdeblend.fit.prior import ShapePrior, shape_prior
+from diffdeblend.fit.prior import CostedPrior, ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.grid import Quality
 from diffdeblend.parameters import names_of
+from diffdeblend.priors.scene_prior import PixelPrior
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
@@ -41,9 +42,16 @@ class Setup:
     together: bool = False
 
 
-def fit_one(task: Packed, psf: AbstractPSF, method: Method, setup: Setup) -> Fit:
+def fit_one(
+    task: Packed,
+    psf: AbstractPSF,
+    method: Method,
+    setup: Setup,
+    learned: PixelPrior | None = None,
+) -> Fit:
     """The fit of one blend: arrays without the leading axis of `Packed`. Pure."""
-    start, prior = start_of(task, setup)
+    start, weak = start_of(task, setup)
+    prior = with_learned(weak, task, learned)
     if isinstance(method, LevenbergMarquardt):
         method = replace(
             method,
@@ -97,6 +105,13 @@ def start_of(task: Packed, setup: Setup) -> tuple[Scene, ShapePrior]:
     return start, shape_prior(Scene([home]), task.position_error, radius_wall=3.0)
 
 
+def with_learned(weak: ShapePrior, task: Packed, learned: PixelPrior | None) -> CostedPrior:
+    """The prior of a fit: the weak one, or what was learned where it speaks."""
+    if learned is None:
+        return weak
+    return learned.around(weak, width=task.scale, unit=task.unit)
+
+
 def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackground | None:
     """A sky of zero."""
     if word == "none":
@@ -108,7 +123,12 @@ def background_of(word: str, n_bands: int, dtype: jnp.dtype) -> AbstractBackgrou
 
 @eqx.filter_jit
 def fit_in_turn(
-    tasks: Packed, psfs: AbstractPSF, count: Int[Array, ""], method: Method, setup: Setup
+    tasks: Packed,
+    psfs: AbstractPSF,
+    count: Int[Array, ""],
+    method: Method,
+    setup: Setup,
+    learned: PixelPrior | None = None,
 ) -> Fit:
     """The first `count` tasks; what is returned has a leading axis.
 
@@ -117,7 +137,7 @@ def fit_in_turn(
     """
 
     def one(task: Packed, psf: AbstractPSF) -> Fit:
-        return fit_one(task, psf, method, setup)
+        return fit_one(task, psf, method, setup, learned)
 
     return in_turn(one, tasks, psfs, count, together=setup.together)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffdeblend.batch.program import Setup, start_of
+from diffdeblend.batch.program import Setup, start_of, with_learned
 from diffdeblend.batch.task import Packed
 from diffdeblend.fit.fit import Fit, assess
 from diffdeblend.fit.levenberg_marquardt import (
@@ -23,6 +23,7 @@ from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.fourier import Pair
 from diffdeblend.grid import make_grid
+from diffdeblend.priors.scene_prior import PixelPrior
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.psf.abstract import transfer
 from diffdeblend.scene import Scene
@@ -55,6 +56,7 @@ def fit_in_queue(
     setup: Setup,
     lanes: int,
     every: int = 2,
+    learned: PixelPrior | None = None,
 ) -> tuple[Fit, Int[Array, ""]]:
     """The first `count` tasks, `lanes` at a time; results with a leading axis.
 
@@ -76,7 +78,7 @@ def fit_in_queue(
 
     def walk_of(number: Array, fixed: Fixed | None) -> Walk:
         task: Packed = jax.tree.map(lambda leaf: leaf[jnp.minimum(number, n - 1)], tasks)
-        start, problem = _problem(task, transfers, setup)
+        start, problem = _problem(task, transfers, setup, learned)
         return Walk(method, start, problem, fixed_terms(start, problem) if fixed is None else fixed)
 
     def begin(number: Array) -> tuple[State, Fixed]:
@@ -138,8 +140,11 @@ def fit_in_queue(
     return fits, last.turns
 
 
-def _problem(task: Packed, transfers: Pair, setup: Setup) -> tuple[Scene, Problem]:
-    start, prior = start_of(task, setup)
+def _problem(
+    task: Packed, transfers: Pair, setup: Setup, learned: PixelPrior | None
+) -> tuple[Scene, Problem]:
+    start, weak = start_of(task, setup)
+    prior = with_learned(weak, task, learned)
     size = task.data.shape[-1]
     grid = make_grid((size, size), setup.quality)
     psf: Any = jax.tree.map(lambda leaf: leaf[task.psf], transfers)

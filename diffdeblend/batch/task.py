@@ -158,6 +158,7 @@ class Packed(NamedTuple):
     - `flux`, `sky`: to start from, `(n, source, 2, band)` and `(n, band, term)`.
     - `exact`, `tolerance`: as in `Task`, `(n,)`.
     - `noise`: correlation of the noise, `(n, band, h, w)`, or None, which is another program.
+    - `unit`, `scale`: of fluxes and of pixels, as in `Task`, `(n, band)` and `(n,)`.
     """
 
     data: Any
@@ -175,6 +176,8 @@ class Packed(NamedTuple):
     exact: Any
     tolerance: Any
     noise: Any = None
+    unit: Any = None
+    scale: Any = None
 
 
 def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Packed, AbstractPSF]:
@@ -196,6 +199,7 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     sky = np.zeros((capacity, *tasks[0].guess.sky.shape), dtype)
     position_error, tolerance = np.ones(capacity, dtype), np.ones(capacity, dtype)
     exact = np.zeros(capacity, bool)
+    unit, scale = np.ones((capacity, n_bands), dtype), np.ones(capacity, dtype)
     places: dict[int, int] = {}
     psfs: list[AbstractPSF] = []
     index = np.zeros(capacity, np.int32)
@@ -219,7 +223,7 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
         flux[i, :n] = guess.flux
         sky[i] = guess.sky
         position_error[i], tolerance[i] = task.position_error, task.tolerance
-        exact[i] = task.exact
+        exact[i], unit[i], scale[i] = task.exact, task.unit, task.scale
         if id(blend.psf) not in places:
             places[id(blend.psf)] = len(psfs)
             psfs.append(blend.psf)
@@ -235,7 +239,10 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
     noise = None
     if stamps:
         noise = np.stack([*stamps, *[stamps[0]] * (capacity - len(stamps))]).astype(dtype)
-    return Packed(data, weight, index, kind, active, *starts, exact, tolerance, noise), stacked
+    packed = Packed(
+        *(data, weight, index, kind, active), *starts, exact, tolerance, noise, unit, scale
+    )
+    return packed, stacked
 
 
 def form(blend: Blend) -> tuple:

@@ -10,5 +10,5 @@ from diffdeblend.priors.flow import CouplingFlow as CouplingFlow
 from diffdeblend.priors.mixture import GaussianMixture as GaussianMixture
 from diffdeblend.priors.mixture import gaussian_mixture as gaussian_mixture
 from diffdeblend.priors.parametric_prior import ParametricPrior as ParametricPrior
-from diffdeblend.priors.parametric_prior import Record as Record
 from diffdeblend.priors.scene_prior import MixturePrior as MixturePrior
+from diffdeblend.priors.scene_prior import PixelPrior as PixelPrior

@@ -1,7 +1,6 @@
 """A learned prior of parametric galaxies: which sizes, shapes and profiles go together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import equinox as eqx
@@ -14,6 +13,7 @@ from diffdeblend.components import AbstractComponent, AnySource, Kind
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit.prior import shape_prior
 from diffdeblend.parameters import as_float, pack
+from diffdeblend.priors.decoder_prior import Training
 from diffdeblend.priors.features import (
     KINDS,
     MICROJANSKY,
@@ -23,27 +23,8 @@ from diffdeblend.priors.features import (
     speaks_of,
 )
 from diffdeblend.priors.mixture import GaussianMixture
-from diffdeblend.priors.scene_prior import MixturePrior
+from diffdeblend.priors.scene_prior import MixturePrior, PixelPrior
 from diffdeblend.scene import Scene
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a prior was learnt on, and how.
-
-    - `population`: what the galaxies were, in words; `n_galaxies`: how many.
-    - `settings`: how it was learnt, as JSON with sorted keys; `sha256`: of these and the points.
-    - `loss`: minus the mean log-likelihood of galaxies held out. `seed`: of all that was drawn.
-    - `versions`: of the packages that matter, as JSON.
-    """
-
-    population: str
-    n_galaxies: int
-    settings: str
-    sha256: str
-    loss: float
-    seed: int
-    versions: str
 
 
 class ParametricPrior(eqx.Module):
@@ -56,7 +37,7 @@ class ParametricPrior(eqx.Module):
         `logit_index`, `ln_radius_ratio`, `logit_shear_ratio` (mapped as in a fit); of light:
         `magnitude` (asinh, AB, of the first of `bands`) and `colour_{band}` (others less the first)
     - `bands`: names of bands that magnitude and colours are of; the first is the reference.
-    - `record`: what it was learnt on; None if by hand.
+    - `training`: what it was learnt on; None if by hand.
 
     **Raises:** `ValueError` for names or a family that do not exist, or do not fit the mixture.
     """
@@ -66,7 +47,7 @@ class ParametricPrior(eqx.Module):
     family: Literal["sersic", "bulge_disc", "multi_gaussian"] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     bands: tuple[str, ...] = eqx.field(static=True, default=())
-    record: Record | None = eqx.field(static=True, default=None)
+    training: Training | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         if self.family not in SHAPES:
@@ -159,6 +140,58 @@ class ParametricPrior(eqx.Module):
         light = flux_features(flux * to_micro, self.softening, self.names)
         return jnp.concatenate([shape, light])
 
+    def on(
+        self,
+        exposure: Exposure | None = None,
+        *,
+        pixel_scale: float | None = None,
+        zero_points: Sequence[float] | None = None,
+        bands: Sequence[str] | None = None,
+    ) -> PixelPrior:
+        """The prior in pixels and units of flux, for `fit_batch(..., prior=...)`. Host side.
+
+        - `exposure`: tells pixel scale, zero points and bands; or else:
+        - `pixel_scale`: arcseconds. `zero_points`: AB magnitude of one unit of flux in each band,
+            needed if there are features of light. `bands`: their names.
+
+        **Raises:** `ValueError` if the pixel scale or needed zero points are unknown, if what is
+        given and what the exposure says differ (by 1 % or 0.02 mag), or for bands that are absent.
+        """
+        known = None if exposure is None else exposure.header
+        scale = pixel_scale if known is None else _agreed(pixel_scale, known.pixel_scale)
+        if scale is None or not (np.isfinite(scale) and scale > 0):
+            raise ValueError(
+                "`pixel_scale` must be known, in arcseconds: sizes of the prior are angles; got "
+                f"{scale}. Pass it, or an `exposure` that has one."
+            )
+        if not self.n_shapes:
+            raise ValueError(f"`names` has no feature of shape: {list(self.names)}.")
+        columns, to_micro, light = np.zeros(0, int), np.zeros(0), None
+        if self.n_shapes < len(self.names):
+            points, names = zero_points, bands
+            if known is not None:
+                points, names = known.zero_points, known.bands
+                if zero_points is not None and points is not None:
+                    differ = np.abs(np.asarray(zero_points) - np.asarray(points)).max() > 0.02
+                    if differ:
+                        raise ValueError(
+                            f"`zero_points` {list(zero_points)} differ from those of the exposure, "
+                            f"{list(points)}."
+                        )
+                points = zero_points if points is None else points
+            columns, to_micro = self._light(points, names)
+            light = self.mixture.marginal(range(self.n_shapes, len(self.names)))
+        return PixelPrior(
+            self.mixture,
+            light,
+            self._log_scale(scale),
+            to_micro,
+            self.softening,
+            self.family,
+            self.names,
+            tuple(columns.tolist()),
+        )
+
     def scene_prior(
         self,
         start: Scene,
@@ -177,66 +210,31 @@ class ParametricPrior(eqx.Module):
         features do not speak of, positions, and sources of other families keep the weak
         `ShapePrior` around the start.
 
-        - `exposure`: tells pixel scale, zero points and bands; or else:
-        - `pixel_scale`: arcseconds. `zero_points`: AB magnitude of one unit of flux in each band,
-            needed if there are features of light. `bands`: their names.
+        - `exposure`, `pixel_scale`, `zero_points`, `bands`: as in `on`.
         - `position_error`: standard deviation of the positions, in pixels.
         - `temperature`: as in `log_prob`; 1 is what was learnt, and what errors need.
 
-        **Raises:** `ValueError` if the pixel scale or needed zero points are unknown, if what is
-        given and what the exposure says differ (by 1 % or 0.02 mag), for bands that are absent, or
-        if no source is of the family.
+        **Raises:** `ValueError` as `on`, for as many bands as the scene does not have, or if no
+        source is of the family.
         """
-        known = None if exposure is None else exposure.header
-        scale = pixel_scale if known is None else _agreed(pixel_scale, known.pixel_scale)
-        if scale is None or not (np.isfinite(scale) and scale > 0):
-            raise ValueError(
-                "`pixel_scale` must be known, in arcseconds: sizes of the prior are angles; got "
-                f"{scale}. Pass it, or an `exposure` that has one."
-            )
+        placed = self.on(exposure, pixel_scale=pixel_scale, zero_points=zero_points, bands=bands)
         if not any(speaks_of(stack.member(0), self.family) for stack in start.sources):
             raise ValueError(f"`start` has no source of the family {self.family!r}.")
-        to_micro, columns = np.zeros(0), np.zeros(0, int)
-        if self.n_shapes < len(self.names):
-            points, names = zero_points, bands
-            if known is not None:
-                points, names = known.zero_points, known.bands
-                if zero_points is not None and points is not None:
-                    differ = np.abs(np.asarray(zero_points) - np.asarray(points)).max() > 0.02
-                    if differ:
-                        raise ValueError(
-                            f"`zero_points` {list(zero_points)} differ from those of the exposure, "
-                            f"{list(points)}."
-                        )
-                points = zero_points if points is None else points
-            columns, to_micro = self._light(points, names, start.n_bands)
-            light = self.mixture.marginal(range(self.n_shapes, len(self.names)))
-        return MixturePrior(
-            self.mixture,
-            light,
-            shape_prior(start, position_error),
-            self._log_scale(scale),
-            to_micro,
-            self.softening,
-            temperature,
-            self.family,
-            self.names,
-            tuple(columns.tolist()),
-        )
+        if max(placed.columns, default=0) >= start.n_bands:
+            raise ValueError(f"`bands` are more than the {start.n_bands} of `start`.")
+        return placed.around(shape_prior(start, position_error), temperature)
 
-    def _light(
-        self, points: Any, names: Sequence[str] | None, n_bands: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _light(self, points: Any, names: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the bands of the prior, and microjansky of a unit of flux there."""
         if points is None or names is None:
             raise ValueError(
                 "`zero_points` and `bands` must be known for a prior of magnitudes and colours; "
                 "pass them, an `exposure` that has them, or take `marginal` of the shapes."
             )
-        if len(names) != n_bands or np.shape(points) != (n_bands,):
+        if np.shape(points) != (len(names),):
             raise ValueError(
-                f"`zero_points` and `bands` need one entry for each of {n_bands} bands; got "
-                f"{list(np.atleast_1d(points))} and {list(names)}."
+                "`zero_points` and `bands` need one entry for each band; got "
+                f"{np.atleast_1d(points).tolist()} and {list(names)}."
             )
         missing = [band for band in self.bands if band not in names]
         if missing:
@@ -259,7 +257,9 @@ class ParametricPrior(eqx.Module):
 
     def _with(self, mixture: GaussianMixture, kept: list[int]) -> "ParametricPrior":
         names = tuple(self.names[i] for i in kept)
-        return ParametricPrior(mixture, self.softening, self.family, names, self.bands, self.record)
+        return ParametricPrior(
+            mixture, self.softening, self.family, names, self.bands, self.training
+        )
 
 
 def _agreed(given: float | None, known: float | None) -> float | None:

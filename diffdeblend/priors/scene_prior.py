@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from diffdeblend.components import AnySource, Stack
 from diffdeblend.fit.prior import CostedPrior, ShapePrior
@@ -16,8 +16,55 @@ from diffdeblend.priors.mixture import GaussianMixture
 from diffdeblend.scene import Scene
 
 
+class PixelPrior(eqx.Module):
+    """A learned prior in pixels and units of flux; made by `ParametricPrior.on`.
+
+    Fields as those of `MixturePrior`. All that counts are arrays: other values compile nothing.
+    """
+
+    mixture: GaussianMixture
+    light: GaussianMixture | None
+    offset: Float[Array, "shape"] = eqx.field(converter=as_float)
+    to_micro: Float[Array, "band"] = eqx.field(converter=as_float)
+    softening: Float[Array, ""] = eqx.field(converter=as_float)
+    family: str = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    columns: tuple[int, ...] = eqx.field(static=True)
+
+    def around(
+        self,
+        weak: ShapePrior,
+        temperature: ArrayLike = 1.0,
+        width: ArrayLike = 1.0,
+        unit: Float[Array, "band"] | None = None,
+    ) -> "MixturePrior":
+        """The prior of a scene. Pure.
+
+        - `weak`: of all that is not learnt.
+        - `width`: of the pixels of the scene, in those of the prior.
+        - `unit`: of the fluxes of the scene in each of its bands, in that of the prior.
+        """
+        is_radius = np.array([name == "ln_radius" for name in self.names[: self.offset.size]])
+        offset = self.offset + is_radius * jnp.log(jnp.asarray(width, self.offset.dtype))
+        to_micro = self.to_micro
+        if unit is not None and self.columns:
+            to_micro = to_micro * unit[np.array(self.columns)]
+        return MixturePrior(
+            self.mixture,
+            self.light,
+            weak,
+            offset,
+            to_micro,
+            self.softening,
+            temperature,
+            self.family,
+            self.names,
+            self.columns,
+        )
+
+
 class MixturePrior(CostedPrior):
-    r"""The density of shapes given the light of each source; made by `ParametricPrior.scene_prior`.
+    r"""The density of shapes given the light of each source; see `ParametricPrior.scene_prior`.
 
     The cost of a source is $-\ln p(s, m) + \ln p(m)$ for its shapes s and its magnitude and colours
     m, plus a constant that makes it comparable to that of the weak prior at its centre, so that

@@ -69,6 +69,7 @@ class MixtureFit:
     - `mixture`: of the points without their errors.
     - `losses`: for each number of components tried, minus the mean log-likelihood of the points
         held out (by a mixture of the others), each seen with its own errors.
+    - `loss`: minus the mean log-likelihood of all points at the end.
     - `bic`: for each, the Bayesian information criterion on the points learnt from.
     - `history`: mean log-likelihood after each step of the last EM, which takes all points.
     - `converged`: whether that ended by `tolerance`.
@@ -76,6 +77,7 @@ class MixtureFit:
 
     mixture: GaussianMixture
     losses: dict[int, float]
+    loss: float
     bic: dict[int, float]
     history: Float[np.ndarray, "step"]
     converged: bool
@@ -132,7 +134,8 @@ def fit_mixture(
     found, history, converged = learn.em((x, own, share), tried[chosen])
     w, means, covariances = found
     mixture = gaussian_mixture(w, means * scale, covariances * (scale[:, None] * scale))
-    return MixtureFit(mixture, losses, bic, history, converged)
+    loss = np.log(scale).sum() - history[-1]
+    return MixtureFit(mixture, losses, loss, bic, history - np.log(scale).sum(), converged)
 
 
 _Points = tuple[np.ndarray, np.ndarray | None, np.ndarray]

@@ -13,8 +13,9 @@ from scipy.special import gammainc, gammaincinv
 
 from diffdeblend.batch.results import Found
 from diffdeblend.parameters import DISK, Interval
+from diffdeblend.priors.decoder_prior import Training
 from diffdeblend.priors.features import KINDS, MICROJANSKY, SHAPES
-from diffdeblend.priors.parametric_prior import ParametricPrior, Record
+from diffdeblend.priors.parametric_prior import ParametricPrior
 from diffdeblend.simulate import Catalog, Parts
 from diffdeblend.train.mixture import MixtureSettings, fit_mixture
 
@@ -220,17 +221,19 @@ def learn_parametric(
     for array in (features.values, features.errors, weights):
         if array is not None:
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-    record = Record(
+    training = Training(
         population,
-        len(features.values),
         text,
         digest.hexdigest(),
-        float(min(found.losses.values())),
         settings.seed,
-        json.dumps({name: version(name) for name in ("numpy", "scipy")}, sort_keys=True),
+        len(features.values),
+        # Both in nats a galaxy: of all at the end, and of those held out.
+        float(found.loss),
+        float(min(found.losses.values())),
+        tuple((name, version(name)) for name in ("numpy", "scipy")),
     )
     return ParametricPrior(
-        found.mixture, features.softening, features.family, features.names, features.bands, record
+        found.mixture, features.softening, features.family, features.names, features.bands, training
     )
 
 
