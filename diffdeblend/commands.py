@@ -24,6 +24,7 @@ from diffdeblend.io.positions import read_positions
 from diffdeblend.io.psf_files import is_varying, read_varying_psf
 from diffdeblend.io.results import make_directory, write_results, write_summary
 from diffdeblend.listing import closing_lines, listing
+from diffdeblend.prior_inputs import prior_lines, prior_of, shapes_of
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf import AbstractPSF, KolmogorovPSF
@@ -42,20 +43,21 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
         if not files:
             _refuse_files_without_input(chosen)
             files = [bundled_blend()]
+        prior = prior_of(chosen)
         exposure = read_exposure(files, chosen)
         positions, where = _positions(files, exposure, chosen)
         # Whether results can be written is better known before the work than after.
         make_directory(chosen.output)
         if is_large(exposure, positions, chosen.split):
             inputs = inputs_of(files, chosen, positions=where)
-            run_image(exposure, positions, inputs, chosen, progress)
+            run_image(exposure, positions, inputs, chosen, progress, prior)
             return
         found = deblend(
             exposure,
             positions,
-            model=chosen.model,
             background=chosen.background,
-            free_form=not chosen.no_free_form,
+            free_form=prior is None and not chosen.no_free_form,
+            **shapes_of(chosen, prior),
             report=progress.begin,
         )
         progress.end()
@@ -218,6 +220,8 @@ def _summary(
 def inputs_of(files: list[Path], chosen: argparse.Namespace, **more: str) -> dict[str, Any]:
     """What was read, for a summary."""
     given = {name: getattr(chosen, name) for name in ("psf", "variance", "weight", "mask")}
+    if getattr(chosen, "prior", None) is not None:
+        given["prior"] = chosen.prior
     inputs = {"images": [str(file) for file in files], **more}
     return inputs | {name: value for name, value in given.items() if value is not None}
 
@@ -227,7 +231,7 @@ def _closing(found: Deblended, written: dict[str, Path]) -> str:
     summary = found.summary
     by_band = ", ".join(f"{b} {v:.3f}" for b, v in summary["reduced_chi2_by_band"].items())
     line = f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})"
-    return "\n".join([line, *closing_lines(written)])
+    return "\n".join([line, *prior_lines(summary), *closing_lines(written)])
 
 
 @contextmanager

@@ -34,6 +34,7 @@ examples:
   diffdeblend deblend g.fits r.fits i.fits --psf psf_g.fits psf_r.fits psf_i.fits \\
       --variance wht_g.fits wht_r.fits wht_i.fits --variance-kind weight --positions stars.csv
   diffdeblend deblend cube.fits --bands g,r,i --psf-fwhm 0.7arcsec --model sersic
+  diffdeblend deblend blend.npz --prior tiny
 
 what is written to DIR:
   figure.png    data, model, residual, and each source alone
@@ -68,17 +69,41 @@ def add_deblend(commands: Any) -> None:
     add(
         "--model",
         choices=MODELS,
-        default="auto",
         metavar="MODEL",
         help="of each source's light: " + ", ".join(MODELS) + ". auto takes the simplest of "
         "point, sersic, bulge_disc and multi_gaussian that explains the source (BIC). "
-        "Default: %(default)s",
+        "Default: auto, or what --prior says",
     )
     add(
         "--no-free-form",
         action="store_true",
         help="with auto: never refine a source with free pixels, even where its residuals ask "
         "for it",
+    )
+    add(
+        "--prior",
+        metavar="FILE",
+        help="sources are galaxies as a learned prior draws them, of `diffdeblend train-prior`; "
+        "tiny: the one that comes with the package, of made-up galaxies, for pixels of 0.2 arcsec",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="with --prior: above 1 the prior is trusted less. Default: %(default)s",
+    )
+    add(
+        "--no-fallback",
+        action="store_true",
+        help="with --prior: keep sources that are out of its domain decoded, only flagged; without "
+        "this they become the most probable of point, sersic and bulge_disc where that explains "
+        "them better",
+    )
+    add(
+        "--robust",
+        action="store_true",
+        help="with --prior: weigh a sersic galaxy against it for every source",
     )
     add(
         "--background",

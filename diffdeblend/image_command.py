@@ -13,6 +13,7 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.io.deblended_image import write_deblended_image
 from diffdeblend.io.results import write_summary
 from diffdeblend.listing import closing_lines
+from diffdeblend.prior_inputs import prior_lines, shapes_of
 from diffdeblend.progress import Progress, blend_bar
 
 # Larger than the largest stamp, or with more sources than a blend is fitted with at once.
@@ -32,6 +33,7 @@ def run_image(
     inputs: dict[str, Any],
     chosen: argparse.Namespace,
     progress: Progress,
+    prior: Any = None,
 ) -> None:
     """Detect, cut, fit in batches, write one catalogue, print.
 
@@ -46,9 +48,9 @@ def run_image(
     found = deblend_image(
         exposure,
         positions,
-        model=chosen.model,
         background=chosen.background,
-        free_form=chosen.model == "auto" and not chosen.no_free_form,
+        free_form=prior is None and chosen.model in (None, "auto") and not chosen.no_free_form,
+        **shapes_of(chosen, prior),
         report=progress.begin,
         progress=bar,
     )
@@ -71,6 +73,7 @@ def _closing(found: DeblendedImage, written: dict[str, Path]) -> str:
     lines = [
         f"{summary['n_sources']} sources in {summary['n_blends']} blends",
         f"reduced chi2 {summary['reduced_chi2']:.3f} ({by_band})",
+        *prior_lines(summary),
         *closing_lines(written),
     ]
     return "\n".join(lines)

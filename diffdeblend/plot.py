@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffdeblend.deblend.catalog import Flag
 from diffdeblend.painter import Painter, residual_significance
 from diffdeblend.panels import INK, diverging, show_image
 
@@ -111,6 +112,7 @@ _MODEL_NAMES = {
     "bulge_disc": "bulge + disc",
     "multi_gaussian": "multi-Gaussian",
     "free_form": "free form",
+    "decoded": "decoded",
 }
 
 
@@ -122,7 +124,8 @@ def _label(deblended: "Deblended", k: int, reference: int) -> str:
     else:
         unit = f" {row[f'flux_{band}'].unit}".rstrip()
         light = f"{band}: {row[f'flux_{band}'].value:.4g}{unit}"
-    return f"{row['id']}  {_MODEL_NAMES.get(model, model)}\n{light}"
+    strange = ", out of domain" if int(row["flags"]) & Flag.OUT_OF_DOMAIN else ""
+    return f"{row['id']}  {_MODEL_NAMES.get(model, model)}{strange}\n{light}"
 
 
 def _rows(deblended: "Deblended") -> list[Any]:

@@ -6,11 +6,21 @@ Needs matplotlib, of which no global state is touched.
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from diffdeblend.panels import COLOURS, INK, Canvas, in_rows, label_axes, page_of, panels, show_image
-from diffdeblend.priors import DecoderPrior
+from diffdeblend.panels import (
+    COLOURS,
+    INK,
+    Canvas,
+    in_rows,
+    label_axes,
+    page_of,
+    panels,
+    show_image,
+)
+from diffdeblend.priors import DecoderPrior, DenoiserPrior
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,4 +113,32 @@ def plot_samples(
         chosen = np.random.default_rng(seed).permutation(len(given))[:n]
         groups["learnt from"] = given[chosen]
     groups["samples"] = np.asarray(prior.decode(prior.sample(jax.random.key(seed), n)))
+    return plot_galaxies(groups, on=on)
+
+
+def plot_denoised(
+    prior: DenoiserPrior,
+    images: Float[ArrayLike, "galaxy y x"],
+    *,
+    sigma: float = 0.3,
+    n: int = 10,
+    seed: int = 0,
+    on: Canvas = None,
+) -> "Figure":
+    """Galaxies, the same with noise, and what a denoiser makes of them. See `plot_galaxies`.
+
+    - `images`: galaxies of the frame, of which `n` are shown, drawn at random by `seed`.
+    - `sigma`: of the noise, on the scale of the prior's `transform`.
+    """
+    given = np.asarray(images, np.float32)
+    rng = np.random.default_rng(seed)
+    clean = jnp.asarray(given[rng.permutation(len(given))[:n]])
+    noise = rng.normal(0, sigma, clean.shape).astype(np.float32)
+    noisy = prior.transform.forward(clean) + noise
+    mended = jax.vmap(prior.denoise, (0, None))(noisy, jnp.float32(sigma))
+    groups = {
+        "galaxies": clean,
+        "with noise": prior.transform.inverse(noisy),
+        "denoised": prior.transform.inverse(mended),
+    }
     return plot_galaxies(groups, on=on)

@@ -14,9 +14,16 @@ from diffdeblend.components import Frame
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.priors import save_prior
 from diffdeblend.io.results import make_directory, write_summary
+from diffdeblend.priors import DenoiserPrior
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, step_bar
-from diffdeblend.train import DecoderSettings, read_population, train_decoder
+from diffdeblend.train import (
+    DecoderSettings,
+    DenoiserSettings,
+    read_population,
+    train_decoder,
+    train_denoiser,
+)
 
 # By the names of the library, where the command line has others.
 _OPTIONS = {"n_latent": "--latents", "widths": "--width", "population": "--population"}
@@ -105,13 +112,22 @@ def _learning(chosen: argparse.Namespace) -> tuple[Any, Callable[..., Any]]:
 
     **Raises:** `ValueError` for options that the kind has no use for, or numbers that it refuses.
     """
+    made, train = {
+        "decoder": (DecoderSettings, train_decoder),
+        "denoiser": (DenoiserSettings, train_denoiser),
+    }[chosen.kind]
     names = {"latents": "n_latent", "width": "widths"}
-    given = {
-        names.get(name, name): getattr(chosen, name)
-        for name in ("latents", "width", "photons", "flow", "steps", "batch", "rate")
-        if getattr(chosen, name) is not None
-    }
-    return DecoderSettings(**given), train_decoder
+    given = {}
+    for name in ("latents", "width", "photons", "flow", "steps", "batch", "rate"):
+        if getattr(chosen, name) is None:
+            continue
+        field = names.get(name, name)
+        if field not in made.__dataclass_fields__:
+            raise ValueError(f"--kind {chosen.kind} has no use for --{name}.")
+        given[field] = getattr(chosen, name)
+    if chosen.kind == "denoiser" and chosen.population.strip().startswith("stamps:"):
+        raise ValueError("--kind denoiser needs galaxies without noise; stamps: has some.")
+    return made(**given), train
 
 
 def _told(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -119,9 +135,7 @@ def _told(chosen: argparse.Namespace) -> dict[str, Any]:
     return json.loads(json.dumps({name: getattr(chosen, name) for name in _DECIDE}))
 
 
-def _refuse_other(
-    output: Path, folder: Path, told: dict[str, Any], *, overwrite: bool
-) -> None:
+def _refuse_other(output: Path, folder: Path, told: dict[str, Any], *, overwrite: bool) -> None:
     """Stop before what is there is lost, or goes on as something else.
 
     **Raises:** `ValueError` for an output that is there, or an interrupted training of other
@@ -164,8 +178,12 @@ def _forget(folder: Path) -> None:
 
 
 def _reporting(report: Callable[..., None]) -> Callable[..., None]:
-    def told(progress: Any) -> None:
-        report(progress.step, progress.loss, progress.validation_loss)
+    def told(progress: Any, *losses: float) -> None:
+        # Of a decoder one object, of a denoiser three numbers.
+        if losses:
+            report(progress, *losses)
+        else:
+            report(progress.step, progress.loss, progress.validation_loss)
 
     return told
 
@@ -182,11 +200,12 @@ def _figures(trained: Any, galaxies: Any, output: Path) -> list[str]:
         for file in files:
             file.unlink(missing_ok=True)
         return []
-    from diffdeblend.plot_priors import plot_samples, plot_training
+    from diffdeblend.plot_priors import plot_denoised, plot_samples, plot_training
 
     # Stamps with noise, through their PSF, do not compare with what is drawn.
     images = getattr(galaxies, "images", None)
-    drawn = (plot_training(trained), plot_samples(trained.prior, images))
+    plot = plot_denoised if isinstance(trained.prior, DenoiserPrior) else plot_samples
+    drawn = (plot_training(trained), plot(trained.prior, images))
     for file, page in zip(files, drawn, strict=True):
         with whole_file(file) as temporary:
             page.savefig(temporary)

@@ -3,13 +3,13 @@
 import argparse
 from typing import Any
 
-KINDS = ("decoder",)
+KINDS = ("decoder", "denoiser")
 
 _DESCRIPTION = """\
 Learn what galaxies look like, for `diffdeblend deblend --prior`.
 
-Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A network
-learns to draw them from a few numbers that are normal in the population.
+Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A
+network learns to draw them from a few numbers that are normal in the population.
 """
 
 _EPILOG = """\
@@ -19,6 +19,7 @@ examples:
   diffdeblend train-prior --population bulge_disc_knots=0.6,sersic=0.4 --steps 4000 -o quick.eqx
   diffdeblend train-prior --population cosmos:FOLDER=0.5,broad=0.5 --pixel-scale 0.168 -o hsc.eqx
   diffdeblend train-prior --population stamps:mine.npz --size 45 -o survey.eqx
+  diffdeblend train-prior --kind denoiser -o denoiser.eqx
 
 what is written, for -o prior.eqx:
   prior.eqx          the prior, for `--prior` and `diffdeblend.io.load_prior`
@@ -46,8 +47,8 @@ def add_train(commands: Any) -> None:
         "--population",
         default="broad",
         metavar="WORDS",
-        help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, COSMOS), "
-        "cosmos:FOLDER (real images), or several between commas with shares, as "
+        help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, "
+        "COSMOS), cosmos:FOLDER (real images), or several between commas with shares, as "
         "sersic=0.3,cosmos:FOLDER=0.7; or stamps:FILE (.npz, .zarr) of a survey, which are "
         "learnt from through their noise and PSF. Default: %(default)s",
     )
@@ -74,7 +75,8 @@ def add_train(commands: Any) -> None:
         "--kind",
         choices=KINDS,
         default="decoder",
-        help="decoder: galaxies from numbers. Default: %(default)s",
+        help="decoder: galaxies from numbers, for `deblend --prior`; denoiser: for free pixels, in "
+        "Python. Default: %(default)s",
     )
     add("--latents", type=int, metavar="N", help="numbers of a galaxy. Default: 16")
     add("--width", type=_widths, metavar="N,N", help="of hidden layers. Default: 256,256")
@@ -86,9 +88,9 @@ def add_train(commands: Any) -> None:
         "and with less for what is new. Default: 3000",
     )
     add("--flow", type=int, metavar="N", help="layers of a flow on the latents. Default: 0")
-    add("--steps", type=int, metavar="N", help="Default: 12000")
+    add("--steps", type=int, metavar="N", help="Default: 12000; of a denoiser 8000")
     add("--batch", type=int, metavar="N", help="galaxies in a step. Default: 128")
-    add("--rate", type=float, metavar="X", help="highest of Adam. Default: 0.002")
+    add("--rate", type=float, metavar="X", help="of Adam. Default: 0.002; of a denoiser 0.001")
     add = parser.add_argument_group("what comes out").add_argument
     add("-o", "--output", default="prior.eqx", metavar="FILE", help="Default: ./%(default)s")
     add("--half", action="store_true", help="store weights as float16, in half of the space")

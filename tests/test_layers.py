@@ -49,6 +49,7 @@ LAYERS = (
     {"image_options", "epoch_options"},
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options", "train_options"},
+    {"prior_inputs"},
     {"image_command", "epoch_inputs"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},

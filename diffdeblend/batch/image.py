@@ -10,6 +10,12 @@ from jaxtyping import ArrayLike, Float, Int
 
 from diffdeblend.batch.blend import Blend, used_pixels
 from diffdeblend.batch.cut import cut_blends, image_level
+from diffdeblend.batch.decoded_columns import (
+    add_decoded_columns,
+    decoded_counts,
+    prior_settings,
+)
+from diffdeblend.batch.decoded_results import DECODED, FoundDecoded
 from diffdeblend.batch.draw import draw_sources
 from diffdeblend.batch.fit_batch import fit_batch
 from diffdeblend.batch.results import Found
@@ -21,6 +27,7 @@ from diffdeblend.detect.detect import Detections, PSFKernel, detect
 from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
+from diffdeblend.priors import DecoderPrior
 
 # The filter's significance, at which one peak in a million of noise alone is taken for a source.
 _SIGNIFICANT = 5.0
@@ -66,7 +73,11 @@ def deblend_image(
     exposure: Exposure,
     positions: Float[ArrayLike, "source 2"] | Detections | None = None,
     *,
-    model: str = "auto",
+    model: str | None = None,
+    prior: DecoderPrior | None = None,
+    temperature: float = 1.0,
+    fallback: bool = True,
+    robust: bool = False,
     background: str = "constant",
     free_form: bool = False,
     model_error: float = 0.02,
@@ -77,7 +88,8 @@ def deblend_image(
 
     - `positions`: (x, y) of each source in pixels, good to half a pixel, or what `detect` found;
         None: those of `find`.
-    - `model`, `background`, `model_error`: as in `fit_batch`.
+    - `model`, `prior`, `temperature`, `fallback`, `robust`, `background`, `model_error`: as in
+        `fit_batch`.
     - `free_form`: whether sources may be refined with free pixels where residuals ask for it.
     - `report`: called with a line of text as each stage begins; `progress`: as `report` of
         `fit_batch`.
@@ -87,6 +99,9 @@ def deblend_image(
     **Raises:** `ValueError` as `detect`, `cut_blends` and `fit_batch` do.
     """
     clock = Clock(report)
+    decodes = isinstance(prior, DecoderPrior)
+    if isinstance(prior, DecoderPrior):
+        prior.check(exposure.header.pixel_scale)
     clock.stage("detect")
     if positions is None:
         positions = find(exposure)
@@ -100,26 +115,38 @@ def deblend_image(
     found = fit_batch(
         blends,
         model=model,
+        prior=prior,
+        temperature=temperature,
+        fallback=fallback,
+        robust=robust,
         background=background,
         free_form=free_form,
         model_error=model_error,
+        # Of decoded galaxies they are the model; others are drawn, beyond their stamps, too.
+        images=decodes,
         report=progress,
     )
     clock.stage("models")
     data, weight = used_pixels(exposure)
-    image, snr = _drawn(found, exposure, weight)
+    if decodes:
+        image, snr = _pasted(found, blends, exposure, weight)
+    else:
+        image, snr = _drawn(found, exposure, weight)
     sky = _sky(found, blends, data, weight, found_before)
     residual = np.where(weight > 0, data - image - sky, 0).astype(data.dtype)
     order = np.argsort(found.row, kind="stable")
     sources = _sources(found, order, exposure.n_bands, snr)
     catalog: Any = make_catalog(sources, exposure.header)
+    if isinstance(found, FoundDecoded):
+        add_decoded_columns(catalog, found, order)
     catalog.add_column(found.blend[order], index=1, name="blend")
     catalog["blend"].info.description = "Number of the blend, from 0; it was fitted as one"
     clock.stage(None)
     used = max(int((weight > 0).sum()), 1)
     summary = {
         "settings": {
-            "model": model,
+            "model": "auto" if model is None and prior is None else model,
+            **prior_settings(prior, temperature, fallback, robust),
             "background": background,
             "free_form": free_form,
             "model_error": model_error,
@@ -132,6 +159,7 @@ def deblend_image(
             band: float(np.sum(w * r**2) / max(int((w > 0).sum()), 1))
             for band, w, r in zip(exposure.bands, weight, residual, strict=True)
         },
+        **(decoded_counts(found) if isinstance(found, FoundDecoded) else {}),
         "not_converged": int((~found.converged).sum()),
         "versions": versions(),
         "seconds": {k: round(s, 3) for k, s in {**clock.seconds, "total": clock.total}.items()},
@@ -192,6 +220,21 @@ def _drawn(
     return image, snr
 
 
+def _pasted(
+    found: Found, blends: Sequence[Blend], exposure: Exposure, weight: np.ndarray
+) -> tuple[Float[np.ndarray, "band y x"], Float[np.ndarray, "source"]]:
+    """The same from the images of the fits, cut where their stamps end."""
+    image = np.zeros((exposure.n_bands, *exposure.shape), np.float32)
+    snr = np.full(len(found.x), np.nan)
+    for number, each in enumerate(found.images):
+        if found.finite[number] and each is not None:
+            x0, y0 = blends[number].origin
+            part = (slice(y0, y0 + each.shape[2]), slice(x0, x0 + each.shape[3]))
+            image[:, *part] += each.sum(axis=0)
+            snr[found.rows(number)] = np.sqrt(np.sum(weight[:, *part] * each**2, axis=(1, 2, 3)))
+    return image, snr
+
+
 _DRAWN = (
     *("radius", "index", "radius_ratio", "shear_ratio", "ellipticity"),
     *("flux", "bulge_flux", "kind"),
@@ -224,7 +267,13 @@ def _sky(
 
 def _sources(found: Found, order: np.ndarray, n_bands: int, snr: np.ndarray) -> Sources:
     """A row for each position given, in their `order`."""
-    kinds = found.kind[order]
+    kinds, names = found.kind[order], found.model
+    # Of a decoded galaxy: its place, its latents and its fluxes.
+    n_latent = found.latent.shape[1] if isinstance(found, FoundDecoded) else 0
+    numbers = [
+        2 + n_latent + n_bands if kind == DECODED else n_parameters(Kind(int(kind)), n_bands)
+        for kind in kinds
+    ]
     bulge = (kinds == Kind.BULGE_DISC)[:, None]
     shape = {"g1": found.ellipticity[order, 0], "g2": found.ellipticity[order, 1]}
     shape |= {"g1_err": found.ellipticity_err[order, 0], "g2_err": found.ellipticity_err[order, 1]}
@@ -237,11 +286,11 @@ def _sources(found: Found, order: np.ndarray, n_bands: int, snr: np.ndarray) -> 
         y_err=found.y_err[order],
         flux=found.flux[order],
         flux_err=found.flux_err[order],
-        model=[Kind(int(kind)).name.lower() for kind in kinds],
+        model=[names[row] for row in order],
         shape=shape,
         bulge_flux=np.where(bulge, found.bulge_flux[order], np.nan),
         flags=found.flags[order],
         reduced_chi2=found.reduced_chi2[found.blend[order]],
-        n_parameters=np.array([n_parameters(Kind(int(k)), n_bands) for k in kinds], int),
+        n_parameters=np.array(numbers, int),
         snr=snr[order],
     )
