@@ -92,29 +92,34 @@ def test_parts_of_the_prior_fit_together(prior):
 def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     own = prior.scene_prior(scene, exposure(), temperature=1.3)
     shifted = jax.tree.map(lambda v: v + 0.1, unknowns_of(scene))
-    cost = eqx.filter_jit(own.cost)
-    value, slope, curvature = cost(shifted, scene)
-    np.testing.assert_allclose(value, -own(scene_of(shifted, scene)), rtol=1e-5)
-    # Finite differences of the value, in one number after the other.
     flat, back = jax.flatten_util.ravel_pytree(shifted)
-    values = eqx.filter_jit(jax.vmap(lambda v: cost(back(v), scene)[0]))
+
+    @eqx.filter_jit
+    def cost(numbers):
+        return jax.lax.map(lambda v: own.cost(back(v), scene), numbers)
+
+    # Finite differences, in one number after the other.
     step = 2e-2
     moves = step * jnp.eye(flat.size)
-    expected = (values(flat + moves) - values(flat - moves)) / (2 * step)
-    np.testing.assert_allclose(
-        jax.flatten_util.ravel_pytree(slope)[0], expected, rtol=2e-2, atol=2e-2
-    )
-    assert np.abs(slope.flux).max() > 0.01
+    value, slope, curvature = cost(jnp.concatenate([flat[None], flat + moves, flat - moves]))
+    np.testing.assert_allclose(value[0], -own(scene_of(shifted, scene)), rtol=1e-5)
+    up, down = slice(1, flat.size + 1), slice(flat.size + 1, None)
+    slopes = jax.vmap(lambda one: jax.flatten_util.ravel_pytree(one)[0])(slope)
+    expected = (value[up] - value[down]) / (2 * step)
+    np.testing.assert_allclose(slopes[0], expected, rtol=2e-2, atol=2e-2)
+    assert np.abs(slope.flux[0]).max() > 0.01
     # Of the Hessian in the shapes the curvature is an upper bound, and positive.
-    hessian = jax.hessian(lambda v: cost(shifted.with_flat_shape(v), scene)[0])(shifted.flat_shape)
-    assert np.linalg.eigvalsh(curvature).min() > 0
-    assert np.linalg.eigvalsh(curvature - hessian).min() > -1e-4
+    n = shifted.flat_shape.size
+    hessian = np.asarray((slopes[up] - slopes[down]) / (2 * step))[:n, :n]
+    assert np.linalg.eigvalsh(curvature[0]).min() > 0
+    assert np.linalg.eigvalsh(curvature[0] - 0.5 * (hessian + hessian.T)).min() > -0.02
 
 
 def test_fluxes_alone_are_not_judged(scene):
     """Summed over all shapes, the density is the same for any flux."""
-    mixture = drawn_mixture(2, 2, seed=3)
-    prior = ParametricPrior(mixture, 0.05, "sersic", ("ln_radius", "magnitude"), ("i",))
+    prior = ParametricPrior(
+        drawn_mixture(2, 2, seed=3), 0.05, "sersic", ("ln_radius", "magnitude"), ("i",)
+    )
     one = Scene([sersic()])
     own = prior.scene_prior(one, exposure())
     radius = jnp.linspace(-12, 12, 2001)
@@ -143,7 +148,7 @@ def test_mixed_sources_get_what_is_theirs(prior):
     scene = Scene([stack])
     own = shapes.scene_prior(scene, pixel_scale=0.2)
     moved = jax.tree.map(lambda v: v + 0.3, unknowns_of(scene))
-    value, slope, curvature = own.cost(moved, scene)
+    value, slope, curvature = eqx.filter_jit(own.cost)(moved, scene)
     weak = shape_prior(scene).cost(moved, scene)
     np.testing.assert_allclose(slope.shape[0][1:], weak[1].shape[0][1:], rtol=1e-6)
     np.testing.assert_allclose(np.diag(curvature)[8:], np.asarray(weak[2])[8:], rtol=1e-6)
