@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.decoded_results import FoundDecoded, found_of
@@ -106,11 +106,11 @@ def _in_turn(
     packed: Packed,
     psfs: AbstractPSF,
     count: Int[Array, ""],
-    latent: Float[Array, "task source latent"],
-    decoded: Bool[Array, "task source"],
+    latent: Any,
+    decoded: Any,
     decoder: Decoder,
-    temperature: Float[Array, ""],
-    false_alarm: Float[Array, ""],
+    temperature: Any,
+    false_alarm: Any,
     method: Method,
     setup: Setup,
     settings: MixedSettings,
