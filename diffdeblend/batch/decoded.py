@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -16,7 +15,7 @@ from diffdeblend.batch.program import Setup, in_turn, start_of
 from diffdeblend.batch.task import Guess, Packed, Task
 from diffdeblend.components import Decoder, Kind
 from diffdeblend.deblend.attempt import Attempt, attempt_of, one_of
-from diffdeblend.deblend.decoded_steps import Job, decode_all
+from diffdeblend.deblend.decoded_steps import Job, check_prior, decode_all
 from diffdeblend.deblend.mixed import MixedFit, MixedSettings, fit_mixed
 from diffdeblend.fit.fit import Method
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt
@@ -50,7 +49,8 @@ def fit_decoded(
 
     **Raises:** `ValueError` for a PSF narrower than the prior's frame, or settings out of range.
     """
-    _check(tasks, prior, temperature, false_alarm)
+    check_prior(prior, temperature, false_alarm)
+    _check(tasks, prior)
     tasks = [replace(task, rungs=task.rungs or _SOURCES, double=True) for task in tasks]
     finished = needed = 0
 
@@ -188,24 +188,7 @@ def _packed(
     return latent, decoded
 
 
-def _check(
-    tasks: Sequence[Task], prior: DecoderPrior, temperature: float, false_alarm: float
-) -> None:
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"`temperature` must be positive; got {temperature}.")
-    if not 0 < false_alarm < 1:
-        raise ValueError(f"`false_alarm` must be between 0 and 1; got {false_alarm}.")
-    prior.check()
+def _check(tasks: Sequence[Task], prior: DecoderPrior) -> None:
     seen = list({id(task.blend.psf): task.blend.psf for task in tasks}.values())
     for psf in seen[:: max(1, len(seen) // _MANY_PSFS)]:
         prior.check(psf=psf)
-
-
-def refuse_with_prior(**given: Any) -> None:
-    """**Raises:** `ValueError` for an argument that says otherwise what sources look like."""
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` cannot be given together with `prior`, which says how sources look; "
-                f"got {value!r}. Leave one of the two out."
-            )

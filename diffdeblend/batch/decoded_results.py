@@ -12,7 +12,7 @@ from diffdeblend.batch.results import Found, empty, set_flags
 from diffdeblend.batch.task import Task
 from diffdeblend.components import Kind
 from diffdeblend.deblend.attempt import Attempt
-from diffdeblend.deblend.catalog import Flag
+from diffdeblend.deblend.catalog import SUPPORT_MEANINGS, Flag
 
 # In place of a `Kind` for decoded sources.
 DECODED = -1
@@ -53,13 +53,7 @@ class FoundDecoded(Found):
 
     def table(self, bands: Sequence[str] | None = None) -> Table:
         table: Any = super().table(bands)
-        for name, description in (
-            ("latent_norm", "Squared length of the latent"),
-            ("latent_quantile", "Its place among those of the population at this noise"),
-            ("own_chi2", "Mean squared residual over variance in the source's own light"),
-            ("own_quantile", "Its place among those of a model that is right"),
-            ("decoder_log_odds", "Logarithm of the odds of the decoder against other models"),
-        ):
+        for name, description in SUPPORT_MEANINGS.items():
             table[name] = getattr(self, name)
             table[name].info.description = description
         table["latent"], table["latent_err"] = self.latent, self.latent_err

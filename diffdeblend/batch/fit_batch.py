@@ -14,7 +14,7 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.decoded import SIZES as DECODED_SIZES
-from diffdeblend.batch.decoded import fit_decoded, refuse_with_prior
+from diffdeblend.batch.decoded import fit_decoded
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
 from diffdeblend.batch.halve import LARGE, halved, worth_halving
@@ -27,6 +27,7 @@ from diffdeblend.batch.task import Guess, Packed, Task
 from diffdeblend.components import Kind
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.deblend import MODELS
+from diffdeblend.deblend.decoded_steps import refuse_with_prior
 from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
@@ -78,8 +79,9 @@ def fit_batch(
 
     - `blends`: from `make_blend`, `blend_of_arrays` or `cut_blends`; all with the same bands.
     - `model`: of all sources, one of `MODELS` but for `"multi_gaussian"`. With `"auto"`, the
-        default, each source becomes the one of point, Sersic and bulge + disc of least BIC. With `"free_form"` all are
-        fitted as Sersic galaxies, and the bright ones then refined with free pixels.
+        default, each source becomes the one of point, Sersic and bulge + disc of least BIC. With
+        `"free_form"` all are fitted as Sersic galaxies, and the bright ones then refined with free
+        pixels.
     - `kinds`: the `Kind` of each source of each blend, where it is known; instead of `model`.
     - `prior`: a learned prior; instead of `model`. Sources are then galaxies as its decoder draws
         them, and what is found is a `FoundDecoded`: see `temperature`, `fallback` and `robust`. Or
@@ -130,7 +132,9 @@ def fit_batch(
     if learned is not None:
         prior = None
     if prior is not None:
-        refuse_with_prior(model=model, kinds=kinds, free_form=free_form or None)
+        refuse_with_prior(
+            model=None if model == "auto" else model, kinds=kinds, free_form=free_form or None
+        )
     model = "auto" if model is None else model
     if model not in MODELS or model == "multi_gaussian":
         allowed = [name for name in MODELS if name != "multi_gaussian"]

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntFlag
 from importlib import metadata
@@ -72,6 +72,7 @@ class Sources:
     - `reduced_chi2`: in the source's own pixels, `(source,)`.
     - `n_parameters`: free numbers of the source's model, `(source,)`.
     - `snr`: signal-to-noise ratio of the source's light in all bands together, `(source,)`.
+    - `support`: of fits under a learned prior, the columns of `SUPPORT_MEANINGS`, `(source,)` each.
     """
 
     x: Float[np.ndarray, "source"]
@@ -87,6 +88,16 @@ class Sources:
     reduced_chi2: Float[np.ndarray, "source"]
     n_parameters: Int[np.ndarray, "source"]
     snr: Float[np.ndarray, "source"]
+    support: Mapping[str, Float[np.ndarray, "source"]] = field(default_factory=dict)
+
+
+SUPPORT_MEANINGS: Mapping[str, str] = {
+    "latent_norm": "Squared length of the latent of the decoded galaxy",
+    "latent_quantile": "Its place among those of the prior's population at this noise",
+    "own_chi2": "Mean squared residual over variance in the source's own light",
+    "own_quantile": "Its place among those of a model that is right",
+    "decoder_log_odds": "Logarithm of the odds of the decoder against other models; NaN if untried",
+}
 
 
 def make_catalog(sources: Sources, header: Header) -> QTable:
@@ -300,6 +311,8 @@ def _quality(sources: Sources) -> Iterator[Column]:
         None,
         "Number of free parameters of the source's model",
     )
+    for name, values in sources.support.items():
+        yield name, values, _COUNTS, SUPPORT_MEANINGS[name]
     bits = "; ".join(f"{flag.value} {flag.name}: {text}" for flag, text in FLAG_MEANINGS.items())
     yield "flags", np.asarray(sources.flags, dtype=np.int32), None, f"Sum of bits. {bits}"
 

@@ -20,6 +20,8 @@ from diffdeblend.components import AnySource, Kind, Stack
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import choose_kinds, n_parameters, worth_trying
 from diffdeblend.deblend.clock import Clock
+from diffdeblend.deblend.decoded import fit_exposure, sources_of
+from diffdeblend.deblend.decoded_steps import check_prior, refuse_with_prior
 from diffdeblend.deblend.measure import measure_sources, signal_to_noise
 from diffdeblend.deblend.refine import (
     DRAWN,
@@ -36,7 +38,9 @@ from diffdeblend.exposure import Exposure
 from diffdeblend.fit import Fit, LevenbergMarquardt, fit
 from diffdeblend.fit.prior import ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import Unknowns, free_numbers
+from diffdeblend.grid import make_grid
 from diffdeblend.positions import check_positions
+from diffdeblend.priors.decoder_prior import DecoderPrior
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
@@ -92,30 +96,46 @@ def deblend(
     exposure: Exposure,
     positions: Float[ArrayLike, "source 2"] | None = None,
     *,
-    model: str = "auto",
+    model: str | None = None,
     background: str = "constant",
-    free_form: bool = True,
+    free_form: bool | None = None,
     model_error: float = 0.02,
+    prior: DecoderPrior | None = None,
+    temperature: float = 1.0,
+    fallback: bool = True,
+    robust: bool = False,
+    false_alarm: float = 0.01,
     report: Callable[[str], None] | None = None,
 ) -> Deblended:
     """Take a blend apart.
 
     - `positions`: (x, y) of each source in pixels, good to half a pixel; without them, the peaks of
         the matched-filtered image are taken.
-    - `model`: of the sources, one of `MODELS`. With `"auto"` each source becomes the one of point,
-        Sersic, bulge + disc and multi-Gaussian that has the least BIC.
+    - `model`: of the sources, one of `MODELS`. With `"auto"`, the default, each source becomes the
+        one of point, Sersic, bulge + disc and multi-Gaussian that has the least BIC.
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `free_form`: whether `"auto"` may refine a source with free pixels where its residuals ask
-        for it; the catalogue says which.
+        for it, as it does by default; the catalogue says which.
     - `model_error`: how far parametric models are from real galaxies, as a fraction of the local
         light; added to the noise in quadrature, so that faint sources are not bent to mend what a
         model of a bright neighbour leaves. 0 for simulations from the same models.
+    - `prior`: a learned prior, instead of `model`: sources are galaxies as its decoder draws them.
+        `temperature`: variance of the latents under it.
+    - `fallback`, `robust`, `false_alarm`: what becomes of sources that are no such galaxies, as in
+        `fit_batch`.
     - `report`: called with a line of text as each stage begins.
 
     **Raises:** `ValueError` for an unknown model or background, positions outside of the image, too
-    close together or none at all.
+    close together or none at all, or a prior of another pixel scale, of a frame wider than the PSF,
+    or beside a model.
     """
     clock = Clock(report)
+    if prior is not None:
+        refuse_with_prior(model=None if model == "auto" else model, free_form=free_form or None)
+        check_prior(prior, temperature, false_alarm)
+        prior.check(exposure.header.pixel_scale, exposure.psf)
+    model = "auto" if model is None else model
+    free_form = free_form is not False
     if model not in MODELS:
         raise ValueError(f"`model` must be one of {', '.join(MODELS)}; got {model!r}.")
     clock.stage("start")
@@ -136,12 +156,45 @@ def deblend(
     )
     data, weight = exposure.data, exposure.weight
     lenient = with_model_error(exposure, model_error)
-    prior = shape_prior(start)
+    if prior is not None:
+        clock.stage("fit")
+        decoded = fit_exposure(
+            start,
+            lenient,
+            prior,
+            temperature=temperature,
+            fallback=fallback,
+            robust=robust,
+            false_alarm=false_alarm,
+        )
+        clock.stage("catalogue")
+        models, found = decoded.images, decoded.fit
+        sky = (
+            np.zeros(data.shape)
+            if found.scene.background is None
+            else np.asarray(found.scene.background(make_grid(exposure.shape, DRAWN)))
+        )
+        residual = np.where(np.asarray(weight) > 0, np.asarray(data) - sky - models.sum(axis=0), 0)
+        chi2, count = own_chi2(models, residual, np.asarray(weight))
+        sources = sources_of(decoded, exposure, start_xy, chi2 / np.maximum(count, 1))
+        settings = {
+            "prior": prior.training.population,
+            "temperature": temperature,
+            "fallback": fallback,
+            "robust": robust,
+            "false_alarm": false_alarm,
+            "background": background,
+            "model_error": model_error,
+        }
+        return _deblended(
+            exposure, found.scene, found, sources, models, sky, residual, settings, clock
+        )
+    around = shape_prior(start)
     clock.stage("fit")
     found = fit(
         start,
         lenient,
-        prior=prior,
+        prior=around,
         free=None if chosen.index is None else _no_index,
         # A choice of models needs a rough fit only.
         method=LevenbergMarquardt(tolerance=1.0 if model == "auto" else 0.05),
@@ -149,7 +202,7 @@ def deblend(
     )
     if model == "auto":
         clock.stage("choose")
-        found = _choose(found, lenient, prior)
+        found = _choose(found, lenient, around)
     clock.stage("models")
     models, sky, residual = _images(found.scene, data, weight, exposure.psf)
     names = _names(found.scene, chosen, model)
@@ -185,19 +238,36 @@ def deblend(
         refined,
         _fluxes(scene),
     )
+    settings = {
+        "model": model,
+        "background": background,
+        "free_form": free_form,
+        "model_error": model_error,
+    }
+    return _deblended(exposure, scene, found, sources, models, sky, residual, settings, clock)
+
+
+def _deblended(
+    exposure: Exposure,
+    scene: Scene,
+    found: Fit,
+    sources: Sources,
+    models: np.ndarray,
+    sky: np.ndarray,
+    residual: np.ndarray,
+    settings: dict[str, Any],
+    clock: Clock,
+) -> Deblended:
+    """All of it with catalogue and summary."""
     catalog = make_catalog(sources, exposure.header)
     clock.stage(None)
-    total = np.sum(np.asarray(weight) * residual**2, axis=(1, 2))
-    used = np.sum(np.asarray(weight) > 0, axis=(1, 2))
+    weight = np.asarray(exposure.weight)
+    total = np.sum(weight * residual**2, axis=(1, 2))
+    used = np.sum(weight > 0, axis=(1, 2))
     summary = {
-        "settings": {
-            "model": model,
-            "background": background,
-            "free_form": free_form,
-            "model_error": model_error,
-        },
+        "settings": settings,
         "versions": versions(),
-        "n_sources": len(names),
+        "n_sources": len(sources.x),
         "n_converged": int(np.sum(sources.flags & 1 == 0)),
         "n_pixels": int(used.sum()),
         "reduced_chi2": float(total.sum() / used.sum()),

@@ -5,12 +5,14 @@ Written once for one blend and for many: who runs the fits is told by the caller
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from diffdeblend.components import Kind
 from diffdeblend.deblend.attempt import Attempt
+from diffdeblend.priors.decoder_prior import DecoderPrior
 
 # A decoder is right nine times in ten, before the data.
 PRIOR_ODDS = 9.0
@@ -146,9 +148,7 @@ def _weights(
     return models, np.array(logs) + (before if robust else 0)
 
 
-def _choose(
-    base: Attempt, trials: dict[int, dict[Kind, Attempt]], robust: bool
-) -> dict[int, Kind]:
+def _choose(base: Attempt, trials: dict[int, dict[Kind, Attempt]], robust: bool) -> dict[int, Kind]:
     """The sources of a blend that are better served by another model, with that."""
     chosen: dict[int, Kind] = {}
     for s, tried in trials.items():
@@ -159,9 +159,7 @@ def _choose(
     return chosen
 
 
-def _weigh(
-    final: Attempt, base: Attempt, s: int, tried: dict[Kind, Attempt], robust: bool
-) -> None:
+def _weigh(final: Attempt, base: Attempt, s: int, tried: dict[Kind, Attempt], robust: bool) -> None:
     """Odds of the decoder; with `robust`, flux and error averaged over all models of a source."""
     models, logs = _weights(base, s, tried, robust)
     others = np.logaddexp.reduce(logs[1:])
@@ -176,3 +174,24 @@ def _weigh(
     mean = probability @ flux
     final.columns["flux"][s] = mean
     final.columns["flux_err"][s] = np.sqrt(probability @ (error**2 + (flux - mean) ** 2))
+
+
+def check_prior(prior: DecoderPrior, temperature: float, false_alarm: float) -> None:
+    """**Raises:** `ValueError` for what is no prior, or settings that make no sense."""
+    if not isinstance(prior, DecoderPrior):
+        raise ValueError(f"`prior` must be a DecoderPrior; got {type(prior).__name__}.")
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"`temperature` must be positive; got {temperature}.")
+    if not 0 < false_alarm < 1:
+        raise ValueError(f"`false_alarm` must be between 0 and 1; got {false_alarm}.")
+    prior.check()
+
+
+def refuse_with_prior(**given: Any) -> None:
+    """**Raises:** `ValueError` for an argument that says otherwise what sources look like."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` cannot be given together with `prior`, which says how sources look; "
+                f"got {value!r}. Leave one of the two out."
+            )

@@ -69,7 +69,7 @@ def measure_sources(
     ny, nx = exposure.shape
     border = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y])
     flag(Flag.NEAR_EDGE, border < 3)
-    flag(Flag.MASKED, _near_masked(x, y, weight))
+    flag(Flag.MASKED, near_masked(x, y, weight))
     flag(Flag.POOR_FIT, reduced_chi2 > 1.5)
     flag(Flag.FREE_FORM, refined)
     return Sources(
@@ -148,7 +148,7 @@ def _at_bound(values: AnySource, shape: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(ends) | (np.hypot(shape["g1"], shape["g2"]) > 0.99 * disk.limit)
 
 
-def _near_masked(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def near_masked(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Whether a pixel within 2 pixels of the centre is not used in some band."""
     unused = (weight == 0).any(axis=0)
     yy, xx = np.nonzero(unused)

@@ -86,9 +86,7 @@ def fit_mixed(
     scene, around = _mixed(start, prior, latent, decoded, decoder, settings.mixed, temperature)
     shape = (data.shape[1], data.shape[2])
     quality = roomy(settings.quality, max(shape), decoder.frame)
-    problem = make_problem(
-        data, weight, psf, free_numbers(scene, None), around, quality, noise
-    )
+    problem = make_problem(data, weight, psf, free_numbers(scene, None), around, quality, noise)
     solution = solve(scene, problem, method)
     found = assess(solution, scene, problem)
     curvature = around.cost(solution.unknowns, scene)[2]

@@ -1,4 +1,4 @@
-"""How probable data are under a model of given kinds: the Gaussian approximation to the integral."""
+"""How probable data are under a model: the Gaussian approximation to the integral."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
