@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import hasty, quick_jit
 
 from diffdeblend.components.decoded import Frame
 from diffdeblend.exposure import make_exposure
@@ -35,9 +36,14 @@ FRAME = Frame()
 POPULATIONS = {
     "sersic": Sersics(),
     "knots": BulgeDiscKnots(),
-    "bulge": BulgeDiscKnots(knots=(0.0, 0.0)),
     "irregular": Irregulars(),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_in_haste():
+    with hasty():
+        yield
 
 
 def seen(profile, x, y):
@@ -79,15 +85,15 @@ def test_sersic_profiles_are_those_of_galsim():
 
 def test_knots_and_parts_are_those_of_galsim():
     n = 2
-    one, two = np.ones((n, 1)), np.array([[1.0, -2.3, 3.1]] * n)
+    one, two = np.ones((n, 1)), np.array([[1.0, -2.3, 3.1] + 15 * [0.0]] * n)
     shapes = Shapes(
         *(np.array([[3.0, 1.0]] * n), np.array([[1.0, 4.0]] * n)),
         *(np.array([[0.3, 0.1]] * n), np.array([[-0.2, 0.0]] * n)),
         *(one * [0.2, 0.7], one * [-0.3, 0.1], one * [0.4, 0.3]),
         blob_x=two,
-        blob_y=two[:, ::-1] + 0.4,
-        blob_sigma=one * [0.0, 0.5, 2.0],
-        blob_share=one * [0.05, 0.1, 0.15],
+        blob_y=two * [[-1.2]] + 0.4,
+        blob_sigma=one * [0.0, 0.5, 2.0, *15 * [0.0]],
+        blob_share=one * [0.05, 0.1, 0.15, *15 * [0.0]],
     )
     images, outside = draw_shapes(shapes, FRAME)
     expected = 0.4 * seen(
@@ -110,7 +116,7 @@ def test_a_second_call_of_any_number_compiles_nothing(compilations):
 
 
 @pytest.mark.parametrize("name", POPULATIONS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 20))
 def test_a_population_is_normalised_and_of_its_seed(name, seed, n):
     drawn = POPULATIONS[name](n, FRAME, seed)
@@ -126,14 +132,14 @@ def test_a_population_is_normalised_and_of_its_seed(name, seed, n):
 
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_galaxies_are_centred_on_the_middle_pixel(name):
-    images = POPULATIONS[name](400, FRAME, 3).images
+    images = POPULATIONS[name](192, FRAME, 3).images
     along = np.arange(33) - 16
     x, y = images.sum(axis=1) @ along, images.sum(axis=2) @ along
     # Of each: knots, and wings that the stamp cuts, move its centre of light.
     assert np.median(np.hypot(x, y)) < 0.5
     # Of all.
-    assert abs(x.mean()) < 0.1
-    assert abs(y.mean()) < 0.1
+    assert abs(x.mean()) < 0.15
+    assert abs(y.mean()) < 0.15
 
 
 def test_sizes_are_lognormal_between_their_limits():
@@ -151,7 +157,7 @@ def test_sizes_are_lognormal_between_their_limits():
 
 def test_knots_lie_as_the_light_of_their_disc():
     # As many as in all galaxies together they are the disc.
-    settings = {"bulge": (0, 0), "knots": (1, 1), "n_knots": (40, 40), "axis_ratio": 1, "jitter": 0}
+    settings = {"bulge": (0, 0), "knots": (1, 1), "n_knots": (32, 32), "axis_ratio": 1, "jitter": 0}
     light = BulgeDiscKnots(sizes=Sizes(0.6, 1e-6), **settings)(100, FRAME, 0).images.mean(axis=0)
     expected = seen(galsim.Exponential(half_light_radius=0.6), 0, 0)
     distance = np.hypot(*(np.indices((33, 33)) - 16))
@@ -293,20 +299,17 @@ def test_rows_of_a_catalogue_come_equally_often():
 # Turns.
 
 
-def test_turns_and_reflections_are_all_eight_and_nothing_else():
-    image = np.arange(9.0, dtype=np.float32).reshape(3, 3)
-    turned = jax.jit(augment)(jax.random.key(0), jnp.asarray(np.tile(image, (200, 1, 1))))
-    ways = {np.rot90(side, k).tobytes() for side in (image, image.T) for k in range(4)}
-    assert {np.asarray(one).tobytes() for one in turned} == ways
-
-
-def test_what_is_of_one_galaxy_is_turned_alike():
-    small = jnp.asarray(np.random.default_rng(0).random((50, 3, 3)), jnp.float32)
-    large = jnp.pad(small, [(0, 0), (2, 2), (2, 2)])
-    both = augment(jax.random.key(1), {"data": large, "psf": small})
+def test_turns_and_reflections_are_all_eight_and_those_of_one_galaxy_alike():
+    psf = np.arange(9.0, dtype=np.float32).reshape(3, 3)
+    given = np.tile(psf, (200, 1, 1))
+    large = np.pad(given, [(0, 0), (2, 2), (2, 2)])
+    both = jax.tree.map(
+        np.asarray, quick_jit(augment)(jax.random.key(0), {"data": large, "psf": given})
+    )
+    ways = {np.rot90(side, k).tobytes() for side in (psf, psf.T) for k in range(4)}
+    assert {one.tobytes() for one in both["psf"]} == ways
     np.testing.assert_array_equal(both["data"][:, 2:-2, 2:-2], both["psf"])
-    assert (np.asarray(both["psf"]) != np.asarray(small)).any()
-    for wrong in (jnp.zeros((2, 3, 4)), (small, large[:3])):
+    for wrong in (jnp.zeros((2, 3, 4)), (given, large[:3])):
         with pytest.raises(ValueError, match="`images`"):
             augment(jax.random.key(0), wrong)
 

@@ -13,8 +13,7 @@ from diffdeblend.train.noisy_stamps import NoisyStamps, read_stamps
 from diffdeblend.train.populations import BulgeDiscKnots, Irregulars, Sersics
 from diffdeblend.train.real import draw_real
 
-# What real galaxies lie within: in size, concentration, asymmetry, ellipticity and peak 6 % of 100 of
-# COSMOS are farther from their neighbours than 5 % of its own galaxies are.
+# What real galaxies lie within, by size, concentration, asymmetry, ellipticity and peak.
 BROAD = "bulge_disc_knots=0.4,sersic=0.25,irregular=0.35"
 
 
