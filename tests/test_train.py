@@ -18,6 +18,8 @@ from diffdeblend.components import Decoder, Frame
 from diffdeblend.io import load_prior, save_prior
 from diffdeblend.train import CleanLoss, DecoderSettings, Galaxies, NoisyLoss, train_decoder
 from diffdeblend.train.checkpoint import load_checkpoint, save_checkpoint
+from diffdeblend.train.learn import random_batch
+from diffdeblend.train.learning_set import learning_set
 from diffdeblend.train.loss import negative_elbo, seen_through, turned
 from diffdeblend.train.network import make_decoder, make_encoder, mean_log_image
 
@@ -86,7 +88,7 @@ def test_misfit_is_the_divergence_of_photons():
 def test_misfit_is_finite_where_there_is_no_light():
     image = np.zeros((11, 11), np.float32)
     image[5, 5] = 1
-    slope = jax.grad(CleanLoss(300.0, jnp.zeros((11, 11))).misfit)(
+    slope = jax.jit(jax.grad(CleanLoss(300.0, jnp.zeros((11, 11))).misfit))(
         jnp.asarray(image), (jnp.full((11, 11), 1 / 121.0),)
     )
     assert np.isfinite(np.asarray(slope)).all()
@@ -137,9 +139,10 @@ def test_bound_is_above_minus_the_log_likelihood():
         lambda e: (e.layers[-1].weight, e.layers[-1].bias), encoder, (0 * last.weight, said)
     )
     keys = jax.random.split(jax.random.key(2), 4000)
-    misfit, information = jax.vmap(lambda k: negative_elbo(encoder, decoder, loss, galaxy, k))(keys)
+    draw = jax.jit(jax.vmap(lambda key: negative_elbo(encoder, decoder, loss, galaxy, key)))
+    misfit, information = draw(keys)
     latents = np.linspace(-6, 6, 601)
-    values = jax.vmap(lambda z: loss.misfit(decoder(z[None]), galaxy))(jnp.asarray(latents))
+    values = jax.jit(jax.vmap(lambda z: loss.misfit(decoder(z[None]), galaxy)))(latents)
     prior = np.exp(-0.5 * latents**2) / np.sqrt(2 * np.pi)
     exact = -np.log(np.sum(prior * np.exp(-np.asarray(values))) * 0.02)
     bound = float(jnp.mean(misfit + information))
@@ -243,27 +246,43 @@ def test_checkpoints_that_are_none(tmp_path):
         load_checkpoint(path, state, "abc")
 
 
-@pytest.mark.parametrize("one_psf", [True, False], ids=["one PSF", "a PSF each"])
-def test_stamps_with_noise_are_learnt_from(one_psf, tmp_path):
+def observed(n=40):
+    """Stamps of hills, the last with a pixel that is masked."""
     rng = np.random.default_rng(3)
-    images, sigma = hills(40).images, 0.02
-    psf = jnp.asarray(gaussian(1.6), jnp.float32)
-    seen = np.asarray(jax.vmap(lambda image: seen_through(image, psf, 0.8))(jnp.asarray(images)))
+    sigma, psf = 0.02, jnp.asarray(gaussian(1.6), jnp.float32)
+    through = jax.jit(jax.vmap(lambda image: seen_through(image, psf, 0.8)))
+    seen = np.asarray(through(jnp.asarray(hills(n).images)))
     data = 1e4 * (seen + sigma * rng.normal(size=seen.shape))
     # A masked pixel may hold anything.
-    data[3, 2, 2] = np.nan
-    stamps = Stamps(
-        data,
-        np.full(data.shape, (1e4 * sigma) ** 2),
-        np.asarray(psf) if one_psf else np.broadcast_to(psf, (40, 15, 15)),
-    )
-    found = train_decoder(stamps, replace(TINY, flow=2 * one_psf, flow_steps=3), seed=1)
-    assert np.isfinite(found.validation_loss).all()
+    data[-1, 2, 2] = np.nan
+    return Stamps(data, np.full(data.shape, (1e4 * sigma) ** 2), np.asarray(psf))
+
+
+def test_stamps_with_noise_are_learnt_from(tmp_path):
+    stamps = observed()
+    stamps = replace(stamps, psf=np.broadcast_to(stamps.psf, (40, 15, 15)))
+    found = train_decoder(stamps, replace(TINY, flow=2, flow_steps=3), seed=1)
     # Half of chi2 is about half of the number of pixels.
     assert 30 < found.validation_misfit[-1] < 200
+    assert found.prior.decoder.warp is not None
     save_prior(found.prior, tmp_path / "prior.eqx")
     same(found, replace(found, prior=load_prior(tmp_path / "prior.eqx")))
-    assert (found.prior.decoder.warp is None) != one_psf
+
+
+def test_one_psf_for_all_stamps_is_kept_once():
+    stamps = observed()
+    one = learning_set(stamps, 1.0, 0.25, 0)
+    many = learning_set(replace(stamps, psf=np.stack([stamps.psf] * 40)), 1.0, 0.25, 0)
+    assert [array.shape[0] for array in one.learnt_from] == [30, 30, 1]
+    batches = [random_batch(data.learnt_from, 16, jax.random.key(1)) for data in (one, many)]
+    for a, b in zip(*batches, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    data, weight, _ = one.learnt_from
+    assert float(weight[-1, 2, 2]) == float(data[-1, 2, 2]) == 0
+    # Whatever the unit of the data, the arrays are of order one.
+    scaled = replace(stamps, data=1e-20 * stamps.data, variance=1e-40 * stamps.variance)
+    for a, b in zip(one.learnt_from, learning_set(scaled, 1.0, 0.25, 0).learnt_from, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
