@@ -93,7 +93,7 @@ def test_derivatives_are_those_of_finite_differences():
 
         up, down = both(flat + step), both(flat - step)
         slope, images = ((a - b) / 2e-4 for a, b in zip(up, down, strict=True))
-        result = known(unknowns, template, problem, jnp.asarray(True))
+        result = known(unknowns, template, problem, True)
         got = jax.flatten_util.ravel_pytree(result.gradient)[0]
         np.testing.assert_allclose(got, slope, rtol=1e-6, atol=1e-6 * np.abs(slope).max())
         # The matrix is that of the images' derivatives, weighed by every pixel.

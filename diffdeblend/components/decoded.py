@@ -25,7 +25,10 @@ class Frame:
 
     - `size`: height and width, odd: galaxies are centred on the middle pixel.
     - `psf_sigma`: standard deviation of the Gaussian PSF, in pixels. Narrower than that of any data
-        that the decoder is for, and wide enough that samples at the pixels' centres tell all.
+        that the decoder is for, and wide enough that samples at the pixels' centres tell all. The
+        ratio of the two transfer functions at the Nyquist frequency, that of the data with the
+        response of a pixel, says how much is lost: 0.03 costs 5e-4 of the peak, 0.15 costs 2e-3,
+        0.5 costs 6e-3.
     - `pixel_scale`: in arcseconds; None where galaxies have no scale.
 
     **Raises:** `ValueError` for an even size, or numbers that are not positive.
@@ -102,7 +105,9 @@ class Decoded(AbstractComponent):
 
     The pixels of the data must be those of the decoder's frame. The morphology is free of their
     PSF: it is the one in the frame, of which the frame's own PSF is taken off in Fourier space, up
-    to the pixels' Nyquist frequency.
+    to the pixels' Nyquist frequency. What is left of the peak of the seen image (GalSim as truth, a
+    Moffat PSF, frame of 0.8 pixels): at a FWHM of 3.5 pixels and more 2e-4, at 3 pixels 5e-4, at
+    2.4 pixels 2e-3; of a point 1e-3, 2e-3 and 4e-3.
 
     **Raises:** `ValueError` if `flux` is not one number per band, or `latent` not of the decoder's.
     """
