@@ -170,6 +170,8 @@ def fit_batch(
     if len(bands) > 1:
         raise ValueError(f"`blends` need one number of bands; got {sorted(bands)}.")
     n_bands = bands.pop() if bands else 0
+    if learned is not None and max(learned.columns, default=-1) >= n_bands > 0:
+        raise ValueError(f"`prior` is placed in more bands than the {n_bands} of the blends.")
     held = () if chosen.index is None or kinds is not None else ("index",)
     if quality is None:
         quality = quality_for([task.blend.psf for task in tasks])
