@@ -63,11 +63,11 @@ class PlugAndPlay(eqx.Module):
     """
 
     prior: DenoisingPrior
-    rounds: int = eqx.field(static=True, default=12)
+    rounds: int = eqx.field(static=True, default=24)
     products: int = eqx.field(static=True, default=10)
     # Arrays: another level compiles nothing.
     first: Float[Array, ""] = eqx.field(converter=as_float, default=1.0)
-    last: Float[Array, ""] = eqx.field(converter=as_float, default=0.15)
+    last: Float[Array, ""] = eqx.field(converter=as_float, default=0.3)
 
     def __check_init__(self):
         if not isinstance(self.prior, DenoisingPrior):
@@ -132,7 +132,7 @@ def _data_step(
     method: PlugAndPlay,
     problem: Problem,
 ) -> tuple[Array, Array]:
-    """Denoise, then one Gauss-Newton step; the new logarithms of the weights, and the cost there."""
+    """Denoise, then one Gauss-Newton step; the new logarithms, and the cost there."""
     prior, stack, grid = method.prior, scene.sources[place], problem.grid
     members, active = stack.members, stack.active.astype(logarithm.dtype)
     assert isinstance(members, Pixels)
