@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from diffdeblend.batch.decoded_columns import decoded_counts
 from diffdeblend.deblend.deblend import Deblended, deblend
 from diffdeblend.epoch_inputs import psf_of_stars
 from diffdeblend.exposure import Exposure
@@ -212,6 +213,9 @@ def _summary(
         "psf_fwhm": chosen.psf_fwhm,
     }
     settings = {**found.summary["settings"], **settings}
+    if chosen.prior is not None:
+        catalog: Any = found.catalog
+        found.summary.update(decoded_counts(list(catalog["model"]), np.asarray(catalog["flags"])))
     # These two first, as whoever opens the file wants to know them first.
     first = {"inputs": inputs, "settings": settings}
     return first | {key: value for key, value in found.summary.items() if key not in first}

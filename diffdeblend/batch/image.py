@@ -11,9 +11,10 @@ from jaxtyping import ArrayLike, Float, Int
 from diffdeblend.batch.blend import Blend, used_pixels
 from diffdeblend.batch.cut import cut_blends, image_level
 from diffdeblend.batch.decoded_columns import (
-    add_decoded_columns,
+    add_latents,
     decoded_counts,
     prior_settings,
+    support_of,
 )
 from diffdeblend.batch.decoded_results import DECODED, FoundDecoded
 from diffdeblend.batch.draw import draw_sources
@@ -138,7 +139,7 @@ def deblend_image(
     sources = _sources(found, order, exposure.n_bands, snr)
     catalog: Any = make_catalog(sources, exposure.header)
     if isinstance(found, FoundDecoded):
-        add_decoded_columns(catalog, found, order)
+        add_latents(catalog, found, order)
     catalog.add_column(found.blend[order], index=1, name="blend")
     catalog["blend"].info.description = "Number of the blend, from 0; it was fitted as one"
     clock.stage(None)
@@ -159,7 +160,7 @@ def deblend_image(
             band: float(np.sum(w * r**2) / max(int((w > 0).sum()), 1))
             for band, w, r in zip(exposure.bands, weight, residual, strict=True)
         },
-        **(decoded_counts(found) if isinstance(found, FoundDecoded) else {}),
+        **(decoded_counts(sources.model, sources.flags) if decodes else {}),
         "not_converged": int((~found.converged).sum()),
         "versions": versions(),
         "seconds": {k: round(s, 3) for k, s in {**clock.seconds, "total": clock.total}.items()},
@@ -293,4 +294,5 @@ def _sources(found: Found, order: np.ndarray, n_bands: int, snr: np.ndarray) -> 
         reduced_chi2=found.reduced_chi2[found.blend[order]],
         n_parameters=np.array(numbers, int),
         snr=snr[order],
+        support=support_of(found, order),
     )

@@ -119,9 +119,7 @@ def fit_mixed(
 
     # One after the other: their tangents are products of matrices.
     values, sigmas = jax.lax.map(with_errors, (latents, marginal))
-    found = eqx.tree_at(
-        lambda f: (f.scene.sources[0].shared, f.errors.sources[0].shared), found, (None, None)
-    )
+    found = eqx.tree_at(lambda f: f.scene.sources[0].shared, found, None)
     if not settings.covariance:
         found = eqx.tree_at(lambda f: f.covariance, found, None)
     return MixedFit(
