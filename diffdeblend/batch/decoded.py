@@ -7,8 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
+from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.decoded_results import FoundDecoded, found_of
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.program import Setup, in_turn, start_of
@@ -24,8 +25,8 @@ from diffdeblend.psf import AbstractPSF
 
 # Heights and widths of stamps, and numbers of sources, that programs are compiled for: a decoded
 # galaxy costs more to pad than a parametric one.
-SIZES = (32, 48, 64, 96, 128, 192, 256)
-_SOURCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+SIZES = (48, 64, 96, 128, 192, 256)
+_SOURCES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Of so many PSFs the width is looked at.
 _MANY_PSFS = 64
 
@@ -45,12 +46,7 @@ def fit_decoded(
     memory: float = 1e9,
     report: Callable[[int, int], None] | None = None,
 ) -> FoundDecoded:
-    """Fit tasks with decoded galaxies. Host side; arguments as those of `fit_batch`.
-
-    **Raises:** `ValueError` for a PSF narrower than the prior's frame, or settings out of range.
-    """
-    check_prior(prior, temperature, false_alarm)
-    _check(tasks, prior)
+    """Fit tasks with decoded galaxies. Host side; arguments as those of `fit_batch`."""
     tasks = [replace(task, rungs=task.rungs or _SOURCES, double=True) for task in tasks]
     finished = needed = 0
 
@@ -110,11 +106,11 @@ def _in_turn(
     packed: Packed,
     psfs: AbstractPSF,
     count: Int[Array, ""],
-    latent: Float[Array, "task source latent"],
-    decoded: Bool[Array, "task source"],
+    latent: Any,
+    decoded: Any,
     decoder: Decoder,
-    temperature: Float[Array, ""],
-    false_alarm: Float[Array, ""],
+    temperature: Any,
+    false_alarm: Any,
     method: Method,
     setup: Setup,
     settings: MixedSettings,
@@ -188,7 +184,11 @@ def _packed(
     return latent, decoded
 
 
-def _check(tasks: Sequence[Task], prior: DecoderPrior) -> None:
-    seen = list({id(task.blend.psf): task.blend.psf for task in tasks}.values())
+def check_data(
+    blends: Sequence[Blend], prior: DecoderPrior, temperature: float, false_alarm: float
+) -> None:
+    """**Raises:** `ValueError` for settings out of range, or a PSF narrower than the frame."""
+    check_prior(prior, temperature, false_alarm)
+    seen = list({id(blend.psf): blend.psf for blend in blends}.values())
     for psf in seen[:: max(1, len(seen) // _MANY_PSFS)]:
         prior.check(psf=psf)

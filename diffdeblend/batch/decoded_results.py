@@ -68,7 +68,7 @@ def found_of(attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int) 
     sky = tasks[0].guess.sky.shape[1] if tasks else 0
     plain = empty(tasks, bands, sky)
     n = len(plain.x)
-    rows = {name: np.full(n, np.nan) for name in ("latent_norm", "latent_quantile")}
+    rows: dict[str, Any] = {name: np.full(n, np.nan) for name in ("latent_norm", "latent_quantile")}
     rows |= {name: np.full(n, np.nan) for name in ("own_chi2", "own_quantile")}
     rows |= {name: np.full((n, n_latent), np.nan) for name in ("latent", "latent_err")}
     found = FoundDecoded(

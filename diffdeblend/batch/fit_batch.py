@@ -14,7 +14,7 @@ from jaxtyping import Int
 from diffdeblend.batch.blend import Blend
 from diffdeblend.batch.choose import choose_kinds
 from diffdeblend.batch.decoded import SIZES as DECODED_SIZES
-from diffdeblend.batch.decoded import fit_decoded
+from diffdeblend.batch.decoded import check_data, fit_decoded
 from diffdeblend.batch.driver import run_tasks
 from diffdeblend.batch.free_form import CAUTIOUS, FreeForm
 from diffdeblend.batch.halve import LARGE, halved, worth_halving
@@ -158,6 +158,8 @@ def fit_batch(
         Kind.BULGE_DISC if model == "auto" and kinds is None and prior is None else None,
     )
     given = list(blends)
+    if prior is not None:
+        check_data(given, prior, temperature, false_alarm)
     if kinds is not None and len(kinds) != len(given):
         raise ValueError(f"`kinds` needs one entry a blend, {len(given)}; got {len(kinds)}.")
     tasks = []

@@ -72,7 +72,7 @@ def attempt_of(
     learned, wrong = fit.scene.sources[0].members, fit.errors.sources[0].members
     assert isinstance(learned, Decoded)
     assert isinstance(wrong, Decoded)
-    columns: dict[str, np.ndarray] = {
+    columns: dict[str, Any] = {
         "x": learned.x[:n],
         "x_err": wrong.x[:n],
         "y": learned.y[:n],
@@ -94,7 +94,7 @@ def attempt_of(
         two = ((kind == Kind.BULGE_DISC) & ~decoded)[:, None]
         bulge = np.where(two, plain.flux[:n, 1], 0)
         bulge_err = np.where(two, sigma.flux[:n, 1], 0)
-        other: dict[str, np.ndarray] = {
+        other: dict[str, Any] = {
             "x": plain.x[:n],
             "x_err": sigma.x[:n],
             "y": plain.y[:n],
@@ -132,7 +132,7 @@ def attempt_of(
         converged=bool(fit.converged),
         finite=bool(fit.finite),
         fit=fit if keep else None,
-        images=None if found.images is None else found.images[:n],
+        images=None if found.images is None else np.asarray(found.images)[:n],
     )
 
 

@@ -169,6 +169,7 @@ def deblend(
         )
         clock.stage("catalogue")
         models, found = decoded.images, decoded.fit
+        assert models is not None
         sky = (
             np.zeros(data.shape)
             if found.scene.background is None

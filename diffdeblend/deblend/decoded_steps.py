@@ -57,6 +57,8 @@ def decode_all(
     found = run([Job(b, every[b], sersic[b]) for b in range(len(counts))])
     for _ in range(restarts):
         left = [b for b, one in enumerate(found) if not one.converged and one.n_pixels.sum() > 0]
+        if not left:
+            break
         again = run([Job(b, every[b], sersic[b], _start(found[b]), exact=True) for b in left])
         for b, one in zip(left, again, strict=True):
             if one.finite and (not found[b].finite or one.value < found[b].value + 1):
