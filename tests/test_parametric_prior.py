@@ -92,29 +92,34 @@ def test_parts_of_the_prior_fit_together(prior):
 def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     own = prior.scene_prior(scene, exposure(), temperature=1.3)
     shifted = jax.tree.map(lambda v: v + 0.1, unknowns_of(scene))
-    cost = eqx.filter_jit(own.cost)
-    value, slope, curvature = cost(shifted, scene)
-    np.testing.assert_allclose(value, -own(scene_of(shifted, scene)), rtol=1e-5)
-    # Finite differences of the value, in one number after the other.
     flat, back = jax.flatten_util.ravel_pytree(shifted)
-    values = eqx.filter_jit(jax.vmap(lambda v: cost(back(v), scene)[0]))
+
+    @eqx.filter_jit
+    def cost(numbers):
+        return jax.lax.map(lambda v: own.cost(back(v), scene), numbers)
+
+    # Finite differences, in one number after the other.
     step = 2e-2
     moves = step * jnp.eye(flat.size)
-    expected = (values(flat + moves) - values(flat - moves)) / (2 * step)
-    np.testing.assert_allclose(
-        jax.flatten_util.ravel_pytree(slope)[0], expected, rtol=2e-2, atol=2e-2
-    )
-    assert np.abs(slope.flux).max() > 0.01
+    value, slope, curvature = cost(jnp.concatenate([flat[None], flat + moves, flat - moves]))
+    np.testing.assert_allclose(value[0], -own(scene_of(shifted, scene)), rtol=1e-5)
+    up, down = slice(1, flat.size + 1), slice(flat.size + 1, None)
+    slopes = jax.vmap(lambda one: jax.flatten_util.ravel_pytree(one)[0])(slope)
+    expected = (value[up] - value[down]) / (2 * step)
+    np.testing.assert_allclose(slopes[0], expected, rtol=2e-2, atol=2e-2)
+    assert np.abs(slope.flux[0]).max() > 0.01
     # Of the Hessian in the shapes the curvature is an upper bound, and positive.
-    hessian = jax.hessian(lambda v: cost(shifted.with_flat_shape(v), scene)[0])(shifted.flat_shape)
-    assert np.linalg.eigvalsh(curvature).min() > 0
-    assert np.linalg.eigvalsh(curvature - hessian).min() > -1e-4
+    n = shifted.flat_shape.size
+    hessian = np.asarray((slopes[up] - slopes[down]) / (2 * step))[:n, :n]
+    assert np.linalg.eigvalsh(curvature[0]).min() > 0
+    assert np.linalg.eigvalsh(curvature[0] - 0.5 * (hessian + hessian.T)).min() > -0.02
 
 
 def test_fluxes_alone_are_not_judged(scene):
     """Summed over all shapes, the density is the same for any flux."""
-    mixture = drawn_mixture(2, 2, seed=3)
-    prior = ParametricPrior(mixture, 0.05, "sersic", ("ln_radius", "magnitude"), ("i",))
+    prior = ParametricPrior(
+        drawn_mixture(2, 2, seed=3), 0.05, "sersic", ("ln_radius", "magnitude"), ("i",)
+    )
     one = Scene([sersic()])
     own = prior.scene_prior(one, exposure())
     radius = jnp.linspace(-12, 12, 2001)
@@ -143,7 +148,7 @@ def test_mixed_sources_get_what_is_theirs(prior):
     scene = Scene([stack])
     own = shapes.scene_prior(scene, pixel_scale=0.2)
     moved = jax.tree.map(lambda v: v + 0.3, unknowns_of(scene))
-    value, slope, curvature = own.cost(moved, scene)
+    value, slope, curvature = eqx.filter_jit(own.cost)(moved, scene)
     weak = shape_prior(scene).cost(moved, scene)
     np.testing.assert_allclose(slope.shape[0][1:], weak[1].shape[0][1:], rtol=1e-6)
     np.testing.assert_allclose(np.diag(curvature)[8:], np.asarray(weak[2])[8:], rtol=1e-6)
@@ -198,16 +203,26 @@ def test_a_fit_with_a_prior_is_the_best_scene():
 def test_a_batch_takes_the_prior_as_a_single_fit_does(compilations):
     rng = np.random.default_rng(4)
     psf = GaussianPSF(np.array([3.0, 3.2]))
-    true = Scene([sersic((30.0, 40.0), 11.0, 2.2, 1.2, (0.15, 0.1))])
+    true = Scene([sersic((90.0, 120.0), 11.0, 2.2, 1.2, (0.15, 0.1))])
     stamps = []
     for _ in range(2):
         image = render(true, psf, (24, 31)) + rng.standard_normal((2, 24, 31))
         stamps.append(blend_of_arrays(np.asarray(image), 1.0, psf, [[11.0, 12.0]]))
-    prior = ParametricPrior(drawn_mixture(seed=2), 0.5, "sersic", ALL, ("i", "g"))
+
+    def prior_of(radius):
+        """Of two kinds of galaxies; the brighter, the larger."""
+        spread = np.diag([0.2, 0.1, 0.1, 0.4, 0.5, 0.3])
+        spread[0, 4] = spread[4, 0] = -0.2
+        means = [[np.log(radius), 0, 0, -1.5, 19, 0.3], [np.log(radius), 0, 0, 0.5, 19, 0.8]]
+        mixture = gaussian_mixture([0.6, 0.4], means, [spread, 1.2 * spread])
+        return ParametricPrior(mixture, 0.5, "sersic", ALL, ("i", "g"))
+
+    prior = prior_of(0.4)
     given = {"pixel_scale": 0.2, "zero_points": [23.9, 23.9], "bands": ("g", "i")}
     settings = {"model": "sersic", "background": "none", "model_error": 0, "trim": False}
     settings["sizes"] = (32,)
     found = fit_batch(stamps, prior=prior.on(**given), **settings)
+    assert found.converged.all()
     member = Sersic(
         found.flux[1],
         found.x[1],
@@ -230,11 +245,11 @@ def test_a_batch_takes_the_prior_as_a_single_fit_does(compilations):
     np.testing.assert_allclose(values.radius[0], found.radius[1], rtol=0.03)
     np.testing.assert_allclose(values.flux[0], found.flux[1], rtol=0.03)
     # Another prior compiles nothing.
-    wider = ParametricPrior(drawn_mixture(seed=3), 0.2, "sersic", ALL, ("i", "g")).on(**given)
+    wider = prior_of(0.8).on(**given)
     compilations.clear()
     other = fit_batch(stamps, prior=wider, **settings)
     assert not compilations
-    assert abs(other.radius[1] - found.radius[1]) > 1e-4
+    assert other.radius[1] > found.radius[1]
     with pytest.raises(ValueError, match="`prior`"):
         fit_batch(stamps, prior=prior, **settings)
 
