@@ -179,7 +179,10 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def sampled_modes(
-    values: Float[Array, "*n y x"], modes: Modes, x: Float[Array, "x"], y: Float[Array, "y"]
+    values: Float[Array, "*n y x"],
+    modes: Modes,
+    x: Float[Array, "x"] | np.ndarray,
+    y: Float[Array, "y"] | np.ndarray,
 ) -> Pair:
     r"""$\sum v\, e^{-i (k_x x + k_y y)}$ of values on the points of a product grid, `(*n, k)`."""
     cy, sy = _waves(y, modes.axis_y)

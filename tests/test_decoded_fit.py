@@ -1,5 +1,7 @@
 """The fit of decoded galaxies against finite differences, GalSim and plain autodiff."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.flatten_util
@@ -20,7 +22,7 @@ from diffdeblend.grid import Quality, fine, make_grid
 LATENT, SIZE = 2, 13
 
 
-def decoder(dtype=np.float32, size=SIZE, mean=None):
+def decoder(dtype: type = np.float32, size=SIZE, mean=None):
     """Lopsided changes of a round galaxy, by a network of two layers."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] - size // 2
@@ -39,7 +41,7 @@ def decoder(dtype=np.float32, size=SIZE, mean=None):
     return Decoder(tuple(layers), jnp.asarray(mean, dtype), Frame(size))
 
 
-def scene(made, dtype=np.float32, flux=((90.0, 60.0), (70.0, 110.0), (1.0, 1.0))):
+def scene(made, dtype: type = np.float32, flux=((90.0, 60.0), (70.0, 110.0), (1.0, 1.0))):
     """Two galaxies, one of them at the border, and a place that is empty; the bands are shifted."""
     latent = jnp.asarray([[0.4, -0.7], [-1.1, 0.3], [0.0, 0.0]], dtype)
     x, y = jnp.asarray([9.3, 16.4, 0.0], dtype), jnp.asarray([8.1, 5.7, 0.0], dtype)
@@ -112,7 +114,7 @@ def test_own_columns_are_those_of_autodiff():
         has_columns = False
 
     template = scene(decoder())
-    own = template.sources[0].members
+    own: Any = template.sources[0].members
     members = jax.vmap(lambda f, x, y, z: ByAutodiff(f, x, y, z, None))(
         own.flux, own.x, own.y, own.latent
     )
@@ -155,7 +157,7 @@ def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
     psf = galsim.Moffat(beta=3.5, fwhm=fwhm)
     shape = (46, 57)
     render_fine = eqx.filter_jit(
-        lambda s: render(s, MoffatPSF([fwhm], [3.5]), shape, quality=fine())
+        lambda s: render(s, MoffatPSF(np.array([fwhm]), np.array([3.5])), shape, quality=fine())
     )
     # Near the middle, and at the border.
     for x, y in ((27.37, 20.81), (2.6, 43.2)):
@@ -163,6 +165,6 @@ def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
         true = galsim.Convolve(galaxy, psf).drawImage(
             nx=shape[1], ny=shape[0], scale=1.0, offset=offset, dtype=float
         )
-        source = Decoded([drawn.sum()], x, y, jnp.zeros(LATENT), made)
+        source = Decoded(np.array([drawn.sum()], np.float32), x, y, jnp.zeros(LATENT), made)
         got = np.asarray(render_fine(Scene([source])))[0]
         assert np.abs(got - true.array).max() < bound * true.array.max()
