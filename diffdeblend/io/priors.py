@@ -106,6 +106,8 @@ def _widened(leaf: jax.Array, dtype: Any, where: str) -> jax.Array:
 def _check(prior: eqx.Module, where: str) -> None:
     """Whether the weights are numbers, and what a module asks of its parts holds for all."""
     for leaf in jax.tree.leaves(prior):
+        if not eqx.is_array_like(leaf):
+            raise ValueError(f"{where} holds a {type(leaf).__name__}, which is no weight to store.")
         if not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{where} has weights that are not finite.")
     for part in _modules(prior):
