@@ -3,6 +3,7 @@
 Needs matplotlib, of which no global state is touched.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -67,7 +68,7 @@ def plot_training(trained: Curves, *, on: Canvas = None) -> "Figure":
 
 
 def plot_galaxies(
-    groups: dict[str, Float[ArrayLike, "galaxy y x"]], *, columns: int = 10, on: Canvas = None
+    groups: Mapping[str, Float[ArrayLike, "galaxy y x"]], *, columns: int = 10, on: Canvas = None
 ) -> "Figure":
     """Galaxies in rows, a group after the other, on a logarithmic scale.
 
@@ -108,7 +109,7 @@ def plot_samples(
     - `images`: galaxies of the frame, of which some are shown, drawn at random.
     - `n`: how many of each; `seed`: of the draws.
     """
-    groups = {}
+    groups: dict[str, Any] = {}
     if images is not None and len(given := np.asarray(images)):
         chosen = np.random.default_rng(seed).permutation(len(given))[:n]
         groups["learnt from"] = given[chosen]

@@ -204,7 +204,7 @@ def _figures(trained: Any, galaxies: Any, output: Path) -> list[str]:
 
     # Stamps with noise, through their PSF, do not compare with what is drawn.
     images = getattr(galaxies, "images", None)
-    plot = plot_denoised if isinstance(trained.prior, DenoiserPrior) else plot_samples
+    plot: Any = plot_denoised if isinstance(trained.prior, DenoiserPrior) else plot_samples
     drawn = (plot_training(trained), plot(trained.prior, images))
     for file, page in zip(files, drawn, strict=True):
         with whole_file(file) as temporary:

@@ -41,7 +41,7 @@ def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
         r"(?:^|[\s/])diffdeblend "
-        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|-).*)$",
+        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|train-prior|-).*)$",
         shown,
         flags=re.MULTILINE,
     )

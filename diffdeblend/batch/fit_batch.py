@@ -123,14 +123,14 @@ def fit_batch(
     **Raises:** `ValueError` for an unknown model or background, bands that differ, kinds that do
     not fit the sources, or a prior that does not fit the data or what else is asked for.
     """
-    learned = prior if isinstance(prior, PixelPrior) else None
     if isinstance(prior, ParametricPrior):
         raise ValueError(
             "`prior` must know how wide pixels are: give `prior.on(exposure)`, or "
             "`prior.on(pixel_scale=...)`."
         )
-    if learned is not None:
-        prior = None
+    learned = None
+    if isinstance(prior, PixelPrior):
+        learned, prior = prior, None
     if prior is not None:
         refuse_with_prior(
             model=None if model == "auto" else model, kinds=kinds, free_form=free_form or None

@@ -123,8 +123,10 @@ def deblend_image(
         background=background,
         free_form=free_form,
         model_error=model_error,
-        # Of decoded galaxies they are the model; others are drawn, beyond their stamps, too.
+        # Of decoded galaxies they are the model, on their whole stamps; others are drawn, beyond
+        # these, too.
         images=decodes,
+        trim=not decodes,
         report=progress,
     )
     clock.stage("models")

@@ -1,10 +1,11 @@
 """A learned prior of parametric galaxies: which sizes, shapes and profiles go together."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
@@ -44,7 +45,7 @@ class ParametricPrior(eqx.Module):
 
     mixture: GaussianMixture
     softening: Float[Array, ""] = eqx.field(converter=as_float)
-    family: Literal["sersic", "bulge_disc", "multi_gaussian"] = eqx.field(static=True)
+    family: str = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     bands: tuple[str, ...] = eqx.field(static=True, default=())
     training: Training | None = eqx.field(static=True, default=None)
@@ -120,14 +121,16 @@ class ParametricPrior(eqx.Module):
         **Raises:** `ValueError` for a source of another family, or without `zero_points` where
         there are features of light.
         """
-        other = isinstance(component, AnySource) and not isinstance(component.kind, jax.core.Tracer)
+        # Under a transformation the kind of a source is not known.
+        kind = component.kind if isinstance(component, AnySource) else None
+        kind = None if isinstance(kind, jax.core.Tracer) else kind
+        named = "" if kind is None else f" of kind {[Kind(int(k)).name for k in np.ravel(kind)]}"
         if not speaks_of(component, self.family) or (
-            other and (np.asarray(component.kind) != KINDS[self.family]).any()
+            kind is not None and (np.asarray(kind) != KINDS[self.family]).any()
         ):
             raise ValueError(
                 f"`component` must be a source of the family {self.family!r}; got "
-                f"{type(component).__name__}"
-                + (f" of kind {Kind(int(component.kind)).name}." if other else ".")
+                f"{type(component).__name__}{named}."
             )
         shape = jnp.asarray(selection(component, self.family, self.names)) @ pack(component)
         shape = shape + self._log_scale(pixel_scale)

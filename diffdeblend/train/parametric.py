@@ -132,7 +132,8 @@ def fitted_features(
         raise ValueError(f"`family` must be one of {list(SHAPES)}; got {family!r}.")
     if not pixel_scale > 0:
         raise ValueError(f"`pixel_scale` must be positive, in arcseconds; got {pixel_scale}.")
-    if bands and (np.shape(zero_points) != (found.bands,) or len(bands) != found.bands):
+    points = np.asarray([] if zero_points is None else zero_points, dtype=float)
+    if bands and (points.shape != (found.bands,) or len(bands) != found.bands):
         raise ValueError(f"`bands` and `zero_points` need one entry for each of {found.bands}.")
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.nanmax(np.where(found.flux_err > 0, found.flux / found.flux_err, 0), axis=1)
@@ -170,7 +171,7 @@ def fitted_features(
     )
     soft = 1.0 if softening is None else softening
     if bands:
-        to_micro = 10 ** (0.4 * (MICROJANSKY - np.asarray(zero_points, dtype=float)))
+        to_micro = 10 ** (0.4 * (MICROJANSKY - points))
         flux, sigma = found.flux[rows] * to_micro, found.flux_err[rows] * to_micro
         soft = float(np.median(sigma[:, 0])) if softening is None else softening
         magnitude = _asinh(flux, soft)
