@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend import GaussianPSF, PointSource, Scene, make_exposure, render
 from diffdeblend.components import Decoded, Decoder, Frame, stack_components
@@ -14,6 +15,13 @@ from diffdeblend.fit.prior import shape_prior
 from diffdeblend.fit.unknowns import free_numbers, scene_of, unknowns_of
 from diffdeblend.grid import STANDARD, make_grid
 from diffdeblend.scene import map_scenes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
 
 FRAME = Frame(size=21)
 
@@ -40,7 +48,7 @@ def decoder(seed=0, latent=3, width=8, frame=FRAME, strength=1.0):
 def test_image_is_positive_and_of_unit_sum():
     made = decoder()
     latents = 3 * jax.random.normal(jax.random.key(1), (50, 3))
-    images = jax.vmap(made)(latents)
+    images = jax.jit(jax.vmap(made))(latents)
     assert (np.asarray(images) > 0).all()
     np.testing.assert_allclose(np.asarray(images).sum(axis=(1, 2)), 1, atol=1e-5)
 

@@ -8,6 +8,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend import GaussianPSF, MoffatPSF, Scene, render
 from diffdeblend.components import Decoded, Decoder, Frame, Stack
@@ -18,6 +19,13 @@ from diffdeblend.fit.objective import make_problem, model_image, objective
 from diffdeblend.fit.prior import shape_prior
 from diffdeblend.fit.unknowns import free_numbers, scene_of, unknowns_of
 from diffdeblend.grid import Quality, fine, make_grid
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
 
 LATENT, SIZE = 2, 13
 
@@ -141,6 +149,11 @@ def test_nothing_to_see_gives_no_nan(case):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
 
 
+@eqx.filter_jit
+def render_fine(scene, psf, shape):
+    return render(scene, psf, shape, quality=fine())
+
+
 # Kolmogorov would do as well; widths of 3 to 5 pixels are those of the ground. The bound of a
 # narrower one is what the frame cannot tell: power beyond the pixels' Nyquist frequency.
 @pytest.mark.parametrize(("fwhm", "bound"), [(3.0, 1e-3), (4.2, 2e-4)])
@@ -155,10 +168,8 @@ def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
     still = [eqx.tree_at(lambda one: one.weight, made.layers[-1], replace_fn=jnp.zeros_like)]
     made = eqx.tree_at(lambda d: d.layers, made, (made.layers[0], *still))
     psf = galsim.Moffat(beta=3.5, fwhm=fwhm)
+    seen_through = MoffatPSF(np.array([fwhm]), np.array([3.5]))
     shape = (46, 57)
-    render_fine = eqx.filter_jit(
-        lambda s: render(s, MoffatPSF(np.array([fwhm]), np.array([3.5])), shape, quality=fine())
-    )
     # Near the middle, and at the border.
     for x, y in ((27.37, 20.81), (2.6, 43.2)):
         offset = (x - (shape[1] - 1) / 2, y - (shape[0] - 1) / 2)
@@ -166,5 +177,5 @@ def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
             nx=shape[1], ny=shape[0], scale=1.0, offset=offset, dtype=float
         )
         source = Decoded(np.array([drawn.sum()], np.float32), x, y, jnp.zeros(LATENT), made)
-        got = np.asarray(render_fine(Scene([source])))[0]
+        got = np.asarray(render_fine(Scene([source]), seen_through, shape))[0]
         assert np.abs(got - true.array).max() < bound * true.array.max()

@@ -5,12 +5,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from scipy import stats
 
-from diffdeblend import GaussianPSF, MoffatPSF
+from diffdeblend import GaussianPSF
 from diffdeblend.components import Decoded, Decoder, Frame
 from diffdeblend.priors import DecoderPrior, Training
 from diffdeblend.priors.flow import make_flow
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
 
 FRAME = Frame(size=15)
 N_LATENT = 3
@@ -18,25 +26,27 @@ N_LATENT = 3
 
 def make_prior(seed=0, frame=FRAME, warp=None):
     """A round galaxy whose width and direction a small random network changes."""
-    keys = jax.random.split(jax.random.key(seed), 2)
     y, x = np.mgrid[: frame.size, : frame.size] - frame.size // 2
     basis = np.stack([x, y, x * y, x**2 - y**2, x**2 + y**2]).reshape(5, -1) / 40.0
-    last = eqx.nn.Linear(5, frame.size**2, key=keys[0])
-    last = eqx.tree_at(
-        lambda one: (one.weight, one.bias),
-        last,
-        (jnp.asarray(basis.T, jnp.float32), jnp.zeros(frame.size**2)),
-    )
-    layers = (eqx.nn.Linear(N_LATENT, 5, key=keys[1]), last)
+    random = np.random.default_rng(seed).uniform(-0.6, 0.6, (5, N_LATENT))
+    layers = (dense(random, np.full(5, 0.1)), dense(basis.T, np.zeros(frame.size**2)))
     mean = jnp.asarray(-0.5 * (x**2 + y**2) / 2.0**2, jnp.float32)
     return DecoderPrior(Decoder(layers, mean, frame, warp), Training("round galaxies"))
+
+
+def dense(weight, bias):
+    values = jnp.asarray(weight, jnp.float32), jnp.asarray(bias, jnp.float32)
+    empty = eqx.filter_eval_shape(eqx.nn.Linear, *weight.shape[::-1], key=jax.random.key(0))
+    return eqx.tree_at(lambda one: (one.weight, one.bias), empty, values)
 
 
 def moving_flow(n_latent=N_LATENT):
     """A flow that does move."""
     flow = make_flow(n_latent, 3, 8, jax.random.key(3))
-    keys = iter(jax.random.split(jax.random.key(4), 99))
-    return jax.tree.map(lambda leaf: 0.4 * jax.random.normal(next(keys), leaf.shape), flow)
+    rng = np.random.default_rng(4)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.4 * rng.standard_normal(leaf.shape), jnp.float32), flow
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -45,10 +55,11 @@ def test_density_is_normalised_and_its_gradient_consistent(temperature):
     latent = jnp.asarray([0.3, -1.2, 2.1])
     wanted = stats.norm(scale=np.sqrt(temperature)).logpdf(np.asarray(latent)).sum()
     assert float(prior.log_prob(latent, temperature)) == pytest.approx(wanted, rel=1e-6)
-    slope = np.asarray(jax.grad(prior.log_prob)(latent, temperature))
+    slope = np.asarray(jax.jit(jax.grad(prior.log_prob))(latent, temperature))
+    log_prob = jax.jit(lambda *given: prior.log_prob(*given))
     for k in range(N_LATENT):
-        step = 0.05 * np.eye(N_LATENT)[k]
-        above, below = (float(prior.log_prob(latent + s, temperature)) for s in (step, -step))
+        step = 0.05 * np.eye(N_LATENT, dtype=np.float32)[k]
+        above, below = (float(log_prob(latent + s, temperature)) for s in (step, -step))
         assert slope[k] == pytest.approx((above - below) / 0.1, abs=1e-3)
 
 
@@ -56,7 +67,7 @@ def test_many_latents_at_once():
     prior = make_prior()
     latents = jax.random.normal(jax.random.key(1), (4, 2, N_LATENT))
     assert prior.log_prob(latents).shape == (4, 2)
-    images = prior.decode(latents)
+    images = jax.jit(lambda: prior.decode(latents))()
     assert images.shape == (4, 2, 15, 15)
     np.testing.assert_allclose(
         np.asarray(images[3, 1]), np.asarray(prior.decoder(latents[3, 1])), rtol=1e-5
@@ -104,7 +115,9 @@ def test_flow_of_odd_length_moves_every_number():
     normal = jax.random.normal(jax.random.key(5), (3,))
     latent = jax.jit(flow.__call__)(normal)
     assert (np.asarray(latent) != np.asarray(normal)).all()
-    image, wanted = make_prior(warp=flow).decode(normal), make_prior().decode(latent)
+    image, wanted = jax.jit(
+        lambda: (make_prior(warp=flow).decode(normal), make_prior().decode(latent))
+    )()
     np.testing.assert_allclose(np.asarray(image), np.asarray(wanted), rtol=1e-5)
 
 
@@ -115,8 +128,7 @@ def test_flow_needs_two_numbers():
 
 def test_check_passes_what_fits():
     # 0.8 pixels are a FWHM of 1.9; with the pixel's response even a PSF of 1.7 is as wide.
-    for psf in (GaussianPSF([1.7, 3.5]), MoffatPSF([2.5], [3.0])):
-        make_prior().check(pixel_scale=0.2009, psf=psf, shape=(15, 15))
+    make_prior().check(pixel_scale=0.2009, psf=GaussianPSF([1.7, 3.5]), shape=(15, 15))
     y, x = np.mgrid[-9:10, -9:10]
     make_prior().check(psf=np.exp(-0.5 * (x**2 + y**2) / 1.5**2))
     make_prior(frame=Frame(15, pixel_scale=None)).check(pixel_scale=3.0)

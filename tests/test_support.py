@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from scipy.stats import kstest
 
 from diffdeblend.fit.uncertainty import Covariance
@@ -14,7 +15,15 @@ from diffdeblend.priors.morphology import shape_of
 from diffdeblend.priors.support import own_residuals, support_check
 from tests.test_decoded import FRAME, decoder
 
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
+
 CHECK = eqx.filter_jit(support_check)
+SHAPE = eqx.filter_jit(shape_of)
 RESIDUALS = eqx.filter_jit(jax.vmap(own_residuals, in_axes=(None, 0, None, None)))
 
 
@@ -31,7 +40,11 @@ def observed(rng, n, temperature=1.0, stretch=1.0):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_latents_of_the_population_have_even_quantiles(temperature):
     latent, covariance = observed(np.random.default_rng(1), 3000, temperature)
-    found = CHECK(latent, covariance, np.ones(3000), np.full(3000, 60.0), temperature=temperature)
+    found = CHECK(
+        *(latent, covariance, np.ones(3000), np.full(3000, 60.0)),
+        temperature=np.array(temperature),
+        false_alarm=np.array(0.01),
+    )
     # Two moments make the law of a sum of unequal squares; the rest of it is not exact.
     assert kstest(np.asarray(found.latent_quantile), "uniform").statistic < 0.04
     np.testing.assert_allclose(found.latent_norm, np.sum(latent**2, axis=1), rtol=1e-4)
@@ -39,16 +52,22 @@ def test_latents_of_the_population_have_even_quantiles(temperature):
 
 def test_false_alarms_are_as_many_as_asked_for():
     rng = np.random.default_rng(2)
-    n, freedom = 4000, 40
+    n, freedom = 3000, 40
     latent, covariance = observed(rng, n)
     chi2 = rng.chisquare(freedom, n) / freedom
+
+    def check(latent, chi2, rate=0.01):
+        # Arrays, not numbers: one program for all.
+        settings = {"temperature": np.array(1.0), "false_alarm": np.array(rate)}
+        return CHECK(latent, covariance, chi2, np.full(n, float(freedom)), **settings)
+
     for rate in (0.01, 0.1):
-        found = CHECK(latent, covariance, chi2, np.full(n, float(freedom)), false_alarm=rate)
+        found = check(latent, chi2, rate)
         assert 0.6 * rate < np.mean(found.out_of_domain) < 1.6 * rate
     shifted, _ = observed(rng, n, stretch=3.0)
-    found = CHECK(shifted, covariance, chi2, np.full(n, float(freedom)))
+    found = check(shifted, chi2)
     assert np.mean(found.out_of_domain) > 0.5
-    found = CHECK(latent, covariance, chi2 + 1, np.full(n, float(freedom)))
+    found = check(latent, chi2 + 1)
     assert np.mean(found.out_of_domain) > 0.9
 
 
@@ -116,7 +135,7 @@ def test_evidence_is_the_integral_of_a_gaussian():
     prior = np.array([1.0, 0.25, 7.0])
     wanted = -3.5 + 0.5 * np.linalg.slogdet(shape[:2, :2])[1] + 0.5 * np.sum(np.log(prior[:2]))
     wanted += 0.5 * np.linalg.slogdet(alone)[1]
-    got = log_evidence(jnp.asarray(3.5), found, jnp.asarray(prior))
+    got = jax.jit(log_evidence)(3.5, found, prior)
     assert float(got) == pytest.approx(wanted, abs=1e-3)
 
 
@@ -131,7 +150,7 @@ def test_size_and_shape_are_those_without_the_frames_psf(shear):
     made = eqx.tree_at(
         lambda d: d.mean, made, jnp.asarray(-0.5 * (a * x**2 + 2 * b * x * y + c * y**2), "float32")
     )
-    radius, ellipticity = shape_of(made, jnp.zeros(3))
+    radius, ellipticity = SHAPE(made, jnp.zeros(3))
     # Half of a Gaussian is within 1.1774 standard deviations.
     assert float(radius) == pytest.approx(1.1774 * 2.0, rel=0.04)
     np.testing.assert_allclose(ellipticity, shear, atol=0.01)

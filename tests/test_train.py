@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 from scipy.signal import fftconvolve
 
 from diffdeblend.components import Decoder, Frame
@@ -22,6 +23,13 @@ from diffdeblend.train.learn import random_batch
 from diffdeblend.train.learning_set import learning_set
 from diffdeblend.train.loss import negative_elbo, seen_through, turned
 from diffdeblend.train.network import make_decoder, make_encoder, mean_log_image
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
 
 FRAME = Frame(size=11)
 TINY = DecoderSettings(n_latent=2, widths=(8,), steps=12, batch=8, chunk=4, warmup=2)

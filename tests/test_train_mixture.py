@@ -4,11 +4,19 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from quick import hasty
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from diffdeblend.priors.mixture import gaussian_mixture
 from diffdeblend.train.mixture import MixtureSettings, fit_mixture
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
 
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[-2.0, 1.0], [1.5, -0.5]])
@@ -37,9 +45,9 @@ def mixture():
 
 def test_density_is_that_of_scipy_and_so_is_its_gradient(mixture):
     x = np.random.default_rng(0).normal(0, 3, (20, 2))
-    own = jax.vmap(mixture.log_prob)(x.astype(np.float32))
+    own = jax.jit(jax.vmap(mixture.log_prob))(x.astype(np.float32))
     np.testing.assert_allclose(own, log_density(x), rtol=2e-5, atol=2e-5)
-    slope = jax.vmap(jax.grad(mixture.log_prob))(x.astype(np.float32))
+    slope = jax.jit(jax.vmap(jax.grad(mixture.log_prob)))(x.astype(np.float32))
     step = 1e-4
     for axis in range(2):
         move = step * np.eye(2)[axis]
@@ -48,14 +56,14 @@ def test_density_is_that_of_scipy_and_so_is_its_gradient(mixture):
 
 
 def test_far_away_all_is_finite(mixture):
-    value, slope = jax.value_and_grad(mixture.log_prob)(np.array([1e6, -1e6], np.float32))
+    value, slope = jax.jit(jax.value_and_grad(mixture.log_prob))(np.array([1e6, -1e6], np.float32))
     assert np.isfinite(value)
     assert np.isfinite(slope).all()
 
 
 def test_temperature_widens_and_keeps_the_sum(mixture):
     x = np.random.default_rng(1).normal(0, 3, (10, 2))
-    own = jax.vmap(lambda v: mixture.log_prob(v, 2.5))(x.astype(np.float32))
+    own = jax.jit(jax.vmap(lambda v: mixture.log_prob(v, 2.5)))(x.astype(np.float32))
     expected = log_density(x, covariances=2.5 * COVARIANCES)
     np.testing.assert_allclose(own, expected, rtol=2e-5, atol=2e-5)
 
@@ -68,12 +76,13 @@ def test_parts_of_a_mixture(mixture):
     first = mixture.marginal([0])
     np.testing.assert_allclose(first.log_prob(np.array([0.7])), np.log(total), rtol=1e-4)
     rest = mixture.given([0], [0.7])
-    own = jax.vmap(rest.log_prob)(both[2000:2800:100, 1:].astype(np.float32))
+    own = jax.jit(jax.vmap(rest.log_prob))(both[2000:2800:100, 1:].astype(np.float32))
     np.testing.assert_allclose(own, np.log(joint[2000:2800:100] / total), rtol=1e-3, atol=1e-4)
 
 
 def test_draws_have_the_moments(mixture):
-    x = np.asarray(mixture.sample(jax.random.key(3), 20000), dtype=float)
+    draw = jax.jit(lambda key: mixture.sample(key, 20000))
+    x = np.asarray(draw(jax.random.key(3)), dtype=float)
     mean = WEIGHTS @ MEANS
     away = MEANS - mean
     spread = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES + away[:, :, None] * away[:, None, :])
@@ -104,7 +113,7 @@ def test_the_truth_is_found_and_so_is_the_number():
     np.testing.assert_allclose(found.mixture.covariances[order], COVARIANCES, atol=0.06)
     # Nearly as likely as the truth on points that nobody has seen.
     fresh = drawn(3000, seed=9)
-    own = jax.vmap(found.mixture.log_prob)(fresh.astype(np.float32))
+    own = jax.jit(jax.vmap(found.mixture.log_prob))(fresh.astype(np.float32))
     assert np.mean(log_density(fresh) - np.asarray(own)) < 0.01
     assert (np.diff(found.history) > -1e-9).all()
     again = fit_mixture(x, settings=settings)
@@ -135,7 +144,7 @@ def test_errors_of_all_sizes_are_taken_out():
     fresh = drawn(3000, seed=11)
 
     def lost(found):
-        own = jax.vmap(found.mixture.log_prob)(fresh.astype(np.float32))
+        own = jax.jit(jax.vmap(found.mixture.log_prob))(fresh.astype(np.float32))
         return float(np.mean(log_density(fresh) - np.asarray(own)))
 
     assert lost(clean) < 0.03
@@ -157,14 +166,14 @@ def test_isotropic_pairs_have_no_direction_and_the_floor_holds():
     np.testing.assert_allclose(covariances[:, 1, [0, 2, 3]], 0, atol=1e-6)
     np.testing.assert_allclose(covariances[:, 3, 3], 0.01, rtol=1e-3)
     turned = x @ np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
-    own = jax.vmap(found.mixture.log_prob)
+    own = jax.jit(jax.vmap(found.mixture.log_prob))
     np.testing.assert_allclose(own(x[:50]), own(turned[:50]), rtol=1e-4, atol=1e-4)
     assert (np.diff(found.history) > -1e-9).all()
 
 
 def test_outliers_leave_the_middle_and_make_heavy_tails():
     clean = fit_mixture(drawn(1000), settings=MixtureSettings(2, outliers=0.02))
-    own = clean.mixture.log_prob
+    own = jax.jit(lambda x: clean.mixture.log_prob(x))
     assert clean.mixture.n_components == 3
     far = np.array([12.0, 12.0])
     assert own(far) > log_density(far[None]) + 50
