@@ -1,5 +1,7 @@
 """Denoisers: what they take off, what they refuse, and how they are learnt."""
 
+from importlib.util import find_spec
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -154,7 +156,8 @@ def test_samplers_refuse_it():
     found = fit(scene, exposure, prior=None)
     with refused():
         weighted_samples(found, exposure, prior, jax.random.key(0), 4)
-    pytest.importorskip("blackjax")
+    if find_spec("blackjax") is None:
+        return
     with refused():
         sample_posterior(found, exposure, prior, jax.random.key(0), 4, warmup=4)
 
