@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend import GaussianPSF, PixelPSF, PointSource, Scene, make_exposure, render
 from diffdeblend.batch import blend_of_arrays, fit_batch
@@ -17,6 +19,14 @@ from diffdeblend.deblend.mixed import roomy
 from diffdeblend.grid import Quality
 from diffdeblend.priors import DecoderPrior
 from tests.test_decoded import FRAME, decoder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
+
 
 PRIOR = DecoderPrior(decoder())
 PSF = GaussianPSF([4.0])
@@ -162,10 +172,8 @@ def test_a_galaxy_at_the_border_does_not_come_back_on_the_other_side():
     usual = Quality(padding=1.2, cut=0.9, corrections=False)
     wide = replace(usual, padding=3.0)
     shape = (20, 24)
-    images = [
-        np.asarray(render(Scene([source]), PSF, shape, quality=quality))[0]
-        for quality in (usual, roomy(usual, 24, FRAME), wide)
-    ]
+    draw = eqx.filter_jit(lambda quality: render(Scene([source]), PSF, shape, quality=quality))
+    images = [np.asarray(draw(quality))[0] for quality in (usual, roomy(usual, 24, FRAME), wide)]
     # The far side: nothing there but what comes around.
     far = [np.abs(image[:, :6]).max() for image in images]
     assert far[0] > 10 * far[1]
@@ -179,14 +187,14 @@ def galaxy_blend(seed=1):
         Decoded([900.0], 14.3, 17.8, jnp.array([0.8, -0.5, 0.3]), decoder()),
         Decoded([500.0], 27.6, 8.1, jnp.array([-0.6, 0.9, 0.1]), decoder()),
     ]
-    image = np.asarray(render(Scene(sources), PSF, (37, 33)))
+    image = np.asarray(eqx.filter_jit(lambda: render(Scene(sources), PSF, (37, 33)))())
     rng = np.random.default_rng(seed)
     data = image + NOISE * rng.standard_normal(image.shape)
     return sources, data, np.array([[14.0, 18.0], [28.0, 8.0]])
 
 
 def test_wrong_arguments_are_refused():
-    _, data, positions = galaxy_blend()
+    data, positions = np.ones((1, 37, 33), np.float32), np.array([[14.0, 18.0], [28.0, 8.0]])
     blends = [blend_of_arrays(data, NOISE**2, PSF, positions)]
     with pytest.raises(ValueError, match="`model` cannot be given together with `prior`"):
         fit_batch(blends, prior=PRIOR, model="sersic")

@@ -22,6 +22,7 @@ def hastily():
     with hasty():
         yield
 
+
 CHECK = eqx.filter_jit(support_check)
 SHAPE = eqx.filter_jit(shape_of)
 RESIDUALS = eqx.filter_jit(jax.vmap(own_residuals, in_axes=(None, 0, None, None)))
