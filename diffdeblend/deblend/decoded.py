@@ -163,7 +163,7 @@ def sources_of(
     columns, bands = found.columns, exposure.n_bands
     models, weight = found.images, np.asarray(exposure.weight, float)
     assert models is not None
-    x, y = columns["x"], columns["y"]
+    x, y = columns["centre_x"], columns["centre_y"]
     kinds = [None if d else Kind(int(k)) for d, k in zip(found.decoded, found.kind, strict=True)]
     shape: dict[str, np.ndarray] = {}
     for end in ("", "_err"):
@@ -202,8 +202,8 @@ def sources_of(
     return Sources(
         x=x,
         y=y,
-        x_err=columns["x_err"],
-        y_err=columns["y_err"],
+        x_err=columns["centre_x_err"],
+        y_err=columns["centre_y_err"],
         flux=flux,
         flux_err=error,
         model=["decoded" if kind is None else kind.name.lower() for kind in kinds],
