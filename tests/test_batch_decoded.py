@@ -95,6 +95,21 @@ def test_a_source_out_of_domain_becomes_what_explains_it_better(gain, stays):
     assert found.columns["latent_norm"][1] == 2.0
 
 
+@pytest.mark.parametrize("still", [(), (0,)])
+def test_what_stays_decoded_is_judged_beside_its_new_neighbours(still):
+    fits = Fits(
+        {
+            "dd": lambda: attempt(-100.0, outside=(0, 1)),
+            "sd": lambda: attempt(-110.0, kinds={0: Kind.SERSIC}),
+            "ds": lambda: attempt(-90.0, outside=still, kinds={1: Kind.SERSIC}),
+        }
+    )
+    (found,) = decode_all([2], fits, fallback=True, robust=False, restarts=0)
+    assert found.decoded.tolist() == [True, False]
+    # Of the other one, why it was given up.
+    assert found.outside.tolist() == [0 in still, True]
+
+
 def test_two_sources_that_change_are_fitted_together_again():
     fits = Fits(
         {
@@ -228,10 +243,8 @@ def test_many_blends_with_a_star_among_them(compilations):
     assert found.flux[6, 0] == pytest.approx(3000.0, rel=0.01)
     # Of the light, which the latents move on the stamp.
     for axis, name in enumerate("xy"):
-        middle = [
-            float((s.image() * np.indices((FRAME.size,) * 2)[1 - axis]).sum()) for s in sources
-        ]
-        place = [float(getattr(s, name)) for s in sources] - FRAME.size // 2 + np.array(middle)
+        along = np.indices((FRAME.size,) * 2)[1 - axis] - FRAME.size // 2
+        place = [float(getattr(s, name) + (s.image() * along).sum()) for s in sources]
         off = getattr(found, name)[:6] - np.tile(place, 3)
         assert (np.abs(off) < 4 * getattr(found, f"{name}_err")[:6]).all()
         assert (getattr(found, f"{name}_err")[:6] < 0.3).all()
@@ -240,6 +253,7 @@ def test_many_blends_with_a_star_among_them(compilations):
     assert np.isfinite(found.latent[:6]).all()
     table = found.table()
     assert list(table["model"]) == found.model
+    assert list(table["replaced"]) == [name != "decoded" for name in found.model]
     assert {"latent", "latent_norm", "own_chi2", "decoder_log_odds"} <= set(table.colnames)
     # What is seen is what is left of the data, but for sky and noise.
     left = data[3] - found.images[3].sum(axis=0) - found.sky[3][:, :, None]

@@ -45,6 +45,11 @@ class FoundDecoded(Found):
     decoder_log_odds: Float[np.ndarray, "source"]
 
     @property
+    def replaced(self) -> Bool[np.ndarray, "source"]:
+        """Which sources another model took over, as the evidence asked for."""
+        return ~self.decoded
+
+    @property
     def model(self) -> list[str]:
         """Name of the model of each source."""
         return [

@@ -24,7 +24,8 @@ class Attempt:
         `latent` `(source, latent)`, NaN where not decoded, and the shapes of `AnySource`, NaN for
         an index or ratios of decoded ones; the error of each under its name with `_err`; and
         `latent_norm`, `latent_quantile`, `own_chi2`, `own_quantile`.
-    - `outside`: which decoded sources are out of the prior's domain.
+    - `outside`: which sources are out of the prior's domain; of one that is decoded no more,
+        whether it was.
     - `evidence`: its logarithm; `value`: half of chi2 minus the log-prior.
     - `sky`, `chi2`, `n_pixels`: a row a band.
     - `odds`: logarithm of the odds of the decoder, where another model was weighed; else NaN.

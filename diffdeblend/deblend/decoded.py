@@ -213,5 +213,6 @@ def sources_of(
         reduced_chi2=reduced_chi2,
         n_parameters=np.array([free if k is None else n_parameters(k, bands) for k in kinds]),
         snr=signal_to_noise(models, weight),
-        support={name: columns[name] for name in support} | {"decoder_log_odds": found.odds},
+        support={name: columns[name] for name in support}
+        | {"replaced": ~found.decoded, "decoder_log_odds": found.odds},
     )
