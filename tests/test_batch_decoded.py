@@ -8,6 +8,9 @@ import pytest
 
 from diffdeblend import GaussianPSF, PixelPSF, PointSource, Scene, make_exposure, render
 from diffdeblend.batch import blend_of_arrays, fit_batch
+from diffdeblend.batch.image import _pasted
+from diffdeblend.batch.prepare import Preparation
+from diffdeblend.batch.results import empty
 from diffdeblend.components import Decoded, Frame, Kind
 from diffdeblend.deblend import deblend
 from diffdeblend.deblend.attempt import Attempt
@@ -198,6 +201,28 @@ def galaxy_blend(seed=1):
     rng = np.random.default_rng(seed)
     data = image + NOISE * rng.standard_normal(image.shape)
     return sources, data, np.array([[14.0, 18.0], [28.0, 8.0]])
+
+
+def test_images_of_trimmed_stamps_are_pasted_where_these_were():
+    _, data, positions = galaxy_blend()
+    wide = np.pad(data, ((0, 0), (20, 31), (15, 9)))
+    whole = blend_of_arrays(wide, NOISE**2, PSF, positions + np.array([15, 20]))
+    prepared = Preparation(0.0, 1, True, 1.5, (96,), 0.5, None)
+    task = prepared.task(replace(whole, origin=(3, 4)), np.full(2, int(Kind.SERSIC)))
+    ny, nx = task.blend.shape
+    assert nx * ny < wide[0].size / 1.5
+    found = empty([task], 1, 1)
+    found.finite[:] = True
+    # As the stamp itself: what is pasted must be the image that it was cut from.
+    found.images[0] = np.stack([task.blend.data * task.unit, np.zeros((1, ny, nx))])
+    exposure = make_exposure(np.pad(wide, ((0, 0), (4, 2), (3, 0))), 1.0, PSF)
+    image, snr = _pasted(found, exposure, np.ones((1, *exposure.shape)))
+    (x0, y0), inside = found.origin[0], np.zeros(exposure.shape, bool)
+    inside[y0 : y0 + ny, x0 : x0 + nx] = True
+    np.testing.assert_allclose(image[0], np.where(inside, exposure.image[0], 0), rtol=1e-5)
+    assert inside[24:61, 18:51].sum() > 0.7 * 37 * 33
+    assert snr[1] == 0
+    assert snr[0] == pytest.approx(np.sqrt(np.sum(image**2)), rel=1e-4)
 
 
 def test_wrong_arguments_are_refused():
