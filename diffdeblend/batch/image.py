@@ -123,16 +123,14 @@ def deblend_image(
         background=background,
         free_form=free_form,
         model_error=model_error,
-        # Of decoded galaxies they are the model, on their whole stamps; others are drawn, beyond
-        # these, too.
+        # Of decoded galaxies they are the model; others are drawn, beyond their stamps, too.
         images=decodes,
-        trim=not decodes,
         report=progress,
     )
     clock.stage("models")
     data, weight = used_pixels(exposure)
     if decodes:
-        image, snr = _pasted(found, blends, exposure, weight)
+        image, snr = _pasted(found, exposure, weight)
     else:
         image, snr = _drawn(found, exposure, weight)
     sky = _sky(found, blends, data, weight, found_before)
@@ -224,14 +222,14 @@ def _drawn(
 
 
 def _pasted(
-    found: Found, blends: Sequence[Blend], exposure: Exposure, weight: np.ndarray
+    found: Found, exposure: Exposure, weight: np.ndarray
 ) -> tuple[Float[np.ndarray, "band y x"], Float[np.ndarray, "source"]]:
     """The same from the images of the fits, cut where their stamps end."""
     image = np.zeros((exposure.n_bands, *exposure.shape), np.float32)
     snr = np.full(len(found.x), np.nan)
     for number, each in enumerate(found.images):
         if found.finite[number] and each is not None:
-            x0, y0 = blends[number].origin
+            x0, y0 = found.origin[number]
             part = (slice(y0, y0 + each.shape[2]), slice(x0, x0 + each.shape[3]))
             image[:, *part] += each.sum(axis=0)
             snr[found.rows(number)] = np.sqrt(np.sum(weight[:, *part] * each**2, axis=(1, 2, 3)))

@@ -47,6 +47,8 @@ class Found:
     - `covariance`: of each blend, where it was asked for, in units of the noise.
     - `images`: of the sources of each blend as the camera sees them, `(source, band, y, x)` on the
         stamp that was fitted, where they were asked for.
+    - `origin`: where in the image that stamp begins, (x, y): a trimmed one begins later than the
+        blend that was given.
     """
 
     bands: int
@@ -83,6 +85,7 @@ class Found:
     finite: Bool[np.ndarray, "blend"]
     covariance: list[Any]
     images: list[Any]
+    origin: Int[np.ndarray, "blend 2"]
 
     @property
     def n_blends(self) -> int:
@@ -274,6 +277,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "finite": np.zeros(n_blends, bool),
             "covariance": [None] * n_blends,
             "images": [None] * n_blends,
+            "origin": np.array([task.blend.origin for task in tasks], int).reshape(-1, 2),
         }
     )
 

@@ -89,7 +89,8 @@ def decode_all(
             found[b] = joined[b]
         else:
             found[b] = replace(base, columns=dict(base.columns), odds=base.odds.copy())
-        found[b].outside = base.outside
+        # Those that are still decoded were judged again, beside better neighbours.
+        found[b].outside = np.where(found[b].decoded, found[b].outside, base.outside)
         for name in ("latent_norm", "latent_quantile"):
             # Why a source is decoded no more.
             column = found[b].columns[name]
