@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from bench import Line
 from blends import Blends, draw_blends
 from blends import Settings as BlendSettings
 from components import POSITION_ERROR, Estimate
 from decoder import by_decoder
-from rows import Line
 from score import uniform_chance, weighted_coverage, weighted_rank
 
 from diffdeblend.fit.laplace import weighted_samples
