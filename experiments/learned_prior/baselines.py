@@ -52,7 +52,6 @@ WAYS: dict[str, Callable[[Blends], Estimate]] = {
     "Sersic": lambda b: profiles(b, "sersic"),
     "auto": lambda b: profiles(b, "auto"),
     "auto, true centre": lambda b: profiles(b, "auto", centre=True),
-    "auto, free pixels": lambda b: profiles(b, "auto", free_form=True),
 }
 
 
