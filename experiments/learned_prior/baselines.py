@@ -37,20 +37,21 @@ def pixels(blends: Blends, constraints: Constraints) -> Estimate:
     return Estimate(images.sum(axis=(-2, -1)), images)
 
 
-# All know the nearest pixels; the two with symmetry the true centres, which flatters them.
+# All are told the nearest pixels, but for those that say "true centre".
 WAYS: dict[str, Callable[[Blends], Estimate]] = {
     "non-negative pixels": lambda b: pixels(b, NON_NEGATIVE),
-    "+ symmetry (true centre)": lambda b: pixels(b, SYMMETRIC),
+    "+ symmetry, true centre": lambda b: pixels(b, SYMMETRIC),
     "the same, all over the stamp": lambda b: pixels(b, replace(SYMMETRIC, reach=None)),
-    "+ monotony (scarlet-like)": lambda b: pixels(b, SCARLET_LIKE),
+    "+ monotony (scarlet-like), true centre": lambda b: pixels(b, SCARLET_LIKE),
     "the same, nearest pixel": lambda b: pixels(b, replace(SCARLET_LIKE, centre=False)),
     "symmetric templates (SDSS)": symmetric_templates,
     "signed Gaussians": signed_mixtures,
     "positive Gaussians, no prior": lambda b: positive_mixtures(b, prior=False),
     "positive Gaussians": positive_mixtures,
+    "positive Gaussians, true centre": lambda b: positive_mixtures(b, centre=True),
     "Sersic": lambda b: profiles(b, "sersic"),
     "auto": lambda b: profiles(b, "auto"),
-    "auto, free pixels": lambda b: profiles(b, "auto", free_form=True),
+    "auto, true centre": lambda b: profiles(b, "auto", centre=True),
 }
 
 

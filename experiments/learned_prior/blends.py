@@ -73,6 +73,11 @@ class Blends(NamedTuple):
         """The pixels nearest to the centres as (x, y), `(blend, source, 2)`."""
         return np.floor(np.stack([self.x, self.y], axis=-1) + 0.5).astype(int)
 
+    def places(self, centre: bool) -> np.ndarray:
+        """What a fit is told: the true centres, or the nearest pixels; `(blend, source, 2)`."""
+        true = np.stack([self.x, self.y], axis=-1)
+        return true if centre else self.peaks.astype(float)
+
     @property
     def apart(self) -> np.ndarray:
         """Pixels between two centres, `(blend,)`."""

@@ -22,8 +22,9 @@ from diffdeblend.scene import Scene, render_each
 
 # A component from a position and a rough half-light radius, pixels.
 Maker = Callable[[float, float, float], AbstractComponent]
-# Standard deviation of what is told of a position, the nearest pixel.
+# Standard deviation of what is told of a position: the nearest pixel, or the true centre.
 POSITION_ERROR = 0.3
+CENTRE_ERROR = 0.03
 # Blends of one call.
 _TOGETHER = 20
 
@@ -53,6 +54,11 @@ class Estimate(NamedTuple):
         return eqx.tree_at(lambda f: (f.scene, f.errors), one, whole)
 
 
+def position_error(centre: bool) -> float:
+    """What a fit is told that a place is good to, pixels."""
+    return CENTRE_ERROR if centre else POSITION_ERROR
+
+
 def exposures(blends: Blends) -> list[Exposure]:
     """Each stamp with variance 1 and the PSF that is told."""
     psf = PixelPSF(blends.psf.astype(np.float32))
@@ -65,24 +71,25 @@ def fit_components(
     *,
     prior: bool = True,
     temperature: float = 1.0,
-    position_error: float = POSITION_ERROR,
+    centre: bool = False,
     steps: int = 60,
     quality: Quality = STANDARD,
 ) -> Estimate:
-    """The most probable scene of each blend, with errors; told the nearest pixels.
+    """The most probable scene of each blend, with errors.
 
     - `prior`: the default prior on shapes; without it, none.
     - `temperature`: variance of the latents of learned galaxies.
+    - `centre`: whether the true centres are told, or the nearest pixels alone.
     """
     given = exposures(blends)
     scenes = []
-    for exposure, at in zip(given, blends.peaks, strict=True):
-        radii = half_light_radii(exposure, at.astype(float))
+    for exposure, at in zip(given, blends.places(centre), strict=True):
+        radii = half_light_radii(exposure, at)
         scenes.append(Scene([make(float(x), float(y), float(r)) for (x, y), r in zip(
             at, radii, strict=True)]))  # fmt: skip
     # What sources share is no copy a blend.
     arrays, rest = zip(*(eqx.partition(scene, _own(scene)) for scene in scenes), strict=True)
-    settings = jnp.asarray([temperature, position_error], jnp.float32)
+    settings = jnp.asarray([temperature, position_error(centre)], jnp.float32)
     shape = (int(blends.image.shape[-2]), int(blends.image.shape[-1]))
     parts = []
     for first in range(0, len(arrays), _TOGETHER):

@@ -2,11 +2,11 @@
 
 import numpy as np
 from blends import Blends
-from components import POSITION_ERROR, Estimate, fit_components
+from components import Estimate, fit_components, position_error
 from positive_mixture import PositiveMixture
 
 from diffdeblend.allocate import deblend_footprints
-from diffdeblend.batch import blend_of_arrays, fit_batch
+from diffdeblend.batch import Blend, blend_of_arrays, fit_batch
 from diffdeblend.batch.draw import draw_sources
 from diffdeblend.components import MultiGaussian
 from diffdeblend.components.gaussian import MIXTURE_SCALES
@@ -31,19 +31,23 @@ def symmetric_templates(blends: Blends, **settings) -> Estimate:
     return Estimate(np.array(light).reshape(n, -1, 1))
 
 
-def profiles(blends: Blends, model: str, **settings) -> Estimate:
-    """`fit_batch` with a model of its own, told the nearest pixels."""
+def stamps_of(blends: Blends, centre: bool) -> list[Blend]:
+    """What `fit_batch` is given."""
     psf = PixelPSF(blends.psf.astype(np.float32))
-    stamps = [
-        blend_of_arrays(image, 1.0, psf, at.astype(float))
-        for image, at in zip(blends.image, blends.peaks, strict=True)
+    return [
+        blend_of_arrays(image, 1.0, psf, at)
+        for image, at in zip(blends.image, blends.places(centre), strict=True)
     ]
+
+
+def profiles(blends: Blends, model: str, *, centre: bool = False, **settings) -> Estimate:
+    """`fit_batch` with a model of its own."""
     pixels = bool(settings.get("free_form", False))
     found = fit_batch(
-        stamps,
+        stamps_of(blends, centre),
         model=model,
         background="none",
-        position_error=POSITION_ERROR,
+        position_error=position_error(centre),
         images=pixels,
         trim=not pixels,
         **settings,
@@ -62,14 +66,14 @@ def profiles(blends: Blends, model: str, **settings) -> Estimate:
     return Estimate(images.sum(axis=(-2, -1)), images, total, error)
 
 
-def positive_mixtures(blends: Blends, *, prior: bool = True) -> Estimate:
+def positive_mixtures(blends: Blends, *, prior: bool = True, centre: bool = False) -> Estimate:
     """Six concentric Gaussians of one shape with positive weights."""
 
     def make(x: float, y: float, radius: float) -> PositiveMixture:
         dark = np.zeros(blends.image.shape[1], np.float32)
         return PositiveMixture(dark, x, y, radius, np.zeros(2, np.float32))
 
-    return fit_components(blends, make, prior=prior)
+    return fit_components(blends, make, prior=prior, centre=centre)
 
 
 def signed_mixtures(blends: Blends) -> Estimate:
