@@ -204,8 +204,10 @@ def test_many_at_once_and_another_level_compile_nothing(found, compilations):
     np.testing.assert_allclose(
         both.scene.sources[0].members.flux[0], found.scene.sources[0].members.flux, rtol=2e-3
     )
+    turned = images[::-1]
+    weaker = PlugAndPlay(METHOD.prior, rounds=8, first=0.8, last=0.2)
     compilations.clear()
-    again = many(images[::-1], PlugAndPlay(METHOD.prior, rounds=8, first=0.8, last=0.2))
+    again = many(turned, weaker)
     assert np.isfinite(again.scene.sources[0].members.flux).all()
     assert not compilations
 

@@ -322,8 +322,10 @@ def test_what_is_no_galaxy_is_refused():
 
 _CHILD = """
     import sys
-    from test_train import TINY, hills, replace, train_decoder
-    train_decoder(hills(), replace(TINY, steps=4000), seed=5, checkpoint=sys.argv[1])
+    from test_train import TINY, hasty, hills, replace, train_decoder
+    # Compiled as it is here: other code rounds otherwise.
+    with hasty():
+        train_decoder(hills(), replace(TINY, steps=4000), seed=5, checkpoint=sys.argv[1])
 """
 
 

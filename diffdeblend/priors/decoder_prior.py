@@ -135,7 +135,7 @@ def _check_width(psf: AbstractPSF | Any, frame: Frame) -> None:
         psf = PixelPSF(images if images.ndim == 3 else images[None])
     along = np.linspace(0, np.pi, 33)
     gaussian = np.exp(-0.5 * (frame.psf_sigma * along) ** 2)
-    seen = np.asarray(_seen_along_axes(psf, along))
+    seen = np.asarray(_seen_along_axes(psf, jnp.asarray(along)))
     # A measured PSF has noise; where the Gaussian itself has faded, only that can be above it.
     beyond = float(np.max(seen - 1.05 * gaussian))
     if not beyond <= 0.03:
