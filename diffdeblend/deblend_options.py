@@ -103,7 +103,7 @@ def add_deblend(commands: Any) -> None:
     add(
         "--robust",
         action="store_true",
-        help="with --prior: weigh a sersic galaxy against it for every source",
+        help="with --prior: mean fluxes of it and of sersic galaxies, errors that hold both",
     )
     add(
         "--background",

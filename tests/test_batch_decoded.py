@@ -17,7 +17,7 @@ from diffdeblend.components import Decoded, Frame, Kind
 from diffdeblend.deblend import deblend
 from diffdeblend.deblend.attempt import Attempt
 from diffdeblend.deblend.catalog import Flag
-from diffdeblend.deblend.decoded_steps import decode_all
+from diffdeblend.deblend.decoded_steps import OUTSIDE_ERROR, decode_all
 from diffdeblend.deblend.mixed import roomy
 from diffdeblend.grid import Quality
 from diffdeblend.priors import DecoderPrior
@@ -157,20 +157,53 @@ def test_robust_fluxes_are_means_over_both_models():
     fits = Fits(
         {
             "dd": lambda: attempt(-100.0, (100.0, 50.0), (5.0, 4.0)),
-            "sd": lambda: attempt(-99.0, (120.0, 45.0), (6.0, 4.0), kinds={0: Kind.SERSIC}),
-            "ds": lambda: attempt(-140.0, kinds={1: Kind.SERSIC}),
+            "ss": lambda: attempt(
+                -99.0, (120.0, 45.0), (6.0, 3.0), kinds=dict.fromkeys((0, 1), Kind.SERSIC)
+            ),
         }
     )
     (found,) = decode_all([2], fits, fallback=False, robust=True, restarts=0)
-    odds = np.log(9) - 1.0
-    assert found.odds[0] == pytest.approx(odds)
-    p = 1 / (1 + np.exp(-odds))
-    mean = p * 100 + (1 - p) * 120
-    variance = p * (25 + (100 - mean) ** 2) + (1 - p) * (36 + (120 - mean) ** 2)
-    assert found.columns["flux"][0, 0] == pytest.approx(mean)
-    assert found.columns["flux_err"][0, 0] == pytest.approx(np.sqrt(variance))
+    assert fits.asked == [["dd"], ["ss"]]
     assert found.decoded.all()
-    assert found.columns["flux"][1, 0] == pytest.approx(50.0, abs=1e-6)
+    np.testing.assert_allclose(found.columns["flux"][:, 0], [110.0, 47.5])
+    # Moments of an even mixture of two normal numbers.
+    second = 0.5 * np.array([100.0**2 + 25 + 120.0**2 + 36, 50.0**2 + 16 + 45.0**2 + 9])
+    wanted = np.sqrt(second - np.array([110.0, 47.5]) ** 2)
+    np.testing.assert_allclose(found.columns["flux_err"][:, 0], wanted)
+
+
+def test_a_star_stays_one_where_all_else_becomes_sersic():
+    bright = {"flux": (4000.0, 50.0), "radius": 0.8}
+    fits = Fits(
+        {
+            "dd": lambda: attempt(-100.0, **bright),
+            "pd": lambda: attempt(-95.0, **bright, kinds={0: Kind.POINT}),
+            "ps": lambda: attempt(-90.0, (4010.0, -60.0), kinds={0: Kind.POINT, 1: Kind.SERSIC}),
+        }
+    )
+    (found,) = decode_all([2], fits, fallback=True, robust=True, restarts=0)
+    assert fits.asked[-1] == ["ps"]
+    # A fit with a negative galaxy is no opinion.
+    np.testing.assert_allclose(found.columns["flux"][:, 0], bright["flux"])
+
+
+def test_errors_of_what_is_out_of_domain_allow_for_it():
+    fits = Fits({"dd": lambda: attempt(-100.0, (1000.0, 50.0), (5.0, 4.0), outside=(0,))})
+    (found,) = decode_all([2], fits, fallback=False, robust=False, restarts=0)
+    wanted = [np.hypot(5.0, OUTSIDE_ERROR * 1000), 4.0]
+    np.testing.assert_allclose(found.columns["flux_err"][:, 0], wanted)
+    star = {"flux": (4000.0, 50.0), "radius": 0.8}
+    fits = Fits(
+        {
+            "dd": lambda: attempt(-100.0, **star, outside=(0,)),
+            "pd": lambda: attempt(-50.0, **star, kinds={0: Kind.POINT}),
+            "sd": lambda: attempt(-70.0, **star, kinds={0: Kind.SERSIC}),
+            "bd": lambda: attempt(-70.0, **star, kinds={0: Kind.BULGE_DISC}),
+        }
+    )
+    (found,) = decode_all([2], fits, fallback=True, robust=False, restarts=0)
+    assert found.kind[0] == Kind.POINT
+    np.testing.assert_allclose(found.columns["flux_err"][:, 0], [5.0, 4.0])
 
 
 def test_a_model_that_eats_its_neighbour_is_not_taken():

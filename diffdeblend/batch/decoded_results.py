@@ -68,8 +68,13 @@ class FoundDecoded(Found):
         return table
 
 
-def found_of(attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int) -> FoundDecoded:
-    """The fits of all tasks as one catalogue, with flags."""
+def found_of(
+    attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int, *, widen: bool = True
+) -> FoundDecoded:
+    """The fits of all tasks as one catalogue, with flags.
+
+    - `widen`: errors of faint sources, as those of parametric ones.
+    """
     bands = tasks[0].blend.n_bands if tasks else 0
     sky = tasks[0].guess.sky.shape[1] if tasks else 0
     plain = empty(tasks, bands, sky)
@@ -85,6 +90,8 @@ def found_of(attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int) 
     )
     for number, (one, task) in enumerate(zip(attempts, tasks, strict=True)):
         _put(found, number, one, task)
+    if widen:
+        found.widen(np.arange(n))
     set_flags(found, tasks)
     for number, one in enumerate(attempts):
         rows_ = found.rows(number)

@@ -91,10 +91,10 @@ def fit_batch(
         trusts the prior less.
     - `fallback`: give a source that is out of the prior's domain, or as compact as a star, to the
         one of point, Sersic and bulge + disc of greatest evidence, where that is greater than the
-        decoder's, and fit the blend again. The flags say which were out of domain.
-    - `robust`: weigh a Sersic galaxy against the decoder for every source, at prior odds of 1 to
-        9, all other sources decoded. The source becomes the more probable one; its flux and
-        error are mean and standard deviation over both.
+        decoder's, and fit the blend again. The flags say which are out of domain; errors of these
+        allow for 7 % of their flux, whatever model they have, but for stars.
+    - `robust`: fit each blend with Sersic galaxies, too; fluxes are then means over both fits, and
+        errors hold what these differ by. The catalogue's models stay those of the first.
     - `false_alarm`: share of the prior's own galaxies that may be flagged as out of its domain.
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `model_error`: how far models are from real galaxies, as a fraction of the local light, added

@@ -141,7 +141,7 @@ class Found:
         self.bulge_flux[rows] = np.where(bulge, parts[:, 1] * unit, 0)
         self.flux_err[rows] = np.asarray(fit.flux_error, float)[: len(tasks)][chosen] * unit
         self.bulge_flux_err[rows] = np.where(bulge, of(errors, "flux")[:, 1] * unit, 0)
-        self._widen(rows)
+        self.widen(rows)
         chosen_blends = np.asarray(numbers)
         units = np.stack([task.unit for task in tasks])
         background = fit.scene.background
@@ -160,8 +160,8 @@ class Found:
         self.converged[chosen_blends] = np.asarray(fit.converged)[: len(tasks)]
         self.finite[chosen_blends] = np.asarray(fit.finite)[: len(tasks)]
 
-    def _widen(self, rows: Int[np.ndarray, "n"]) -> None:
-        """What a linear error leaves out where the noise is not small against the light."""
+    def widen(self, rows: Int[np.ndarray, "n"]) -> None:
+        """Add what a linear error leaves out where the noise is not small against the light."""
         ratio = np.divide(
             np.maximum(self.flux[rows], 0),
             self.flux_err[rows],
