@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from quick import hasty
 
+from diffdeblend.batch import fit_batch
 from diffdeblend.cli import main
 from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Flag, Sources, make_catalog
@@ -251,3 +252,26 @@ def test_what_the_image_must_have(changed, name, options, words, image, tmp_path
     told = capsys.readouterr().err
     assert words in told
     assert len(told.splitlines()) == 1
+
+
+def test_a_batch_says_what_to_write():
+    prior = small()
+    with pytest.raises(ValueError, match=r"give `prior=prior\.on\(exposure\)`"):
+        fit_batch([], prior=prior)
+    placed = prior.on(pixel_scale=0.2, temperature=2.0)
+    assert float(placed.temperature) == 2
+    for wrong, words in (
+        ({"model": "point"}, "`model` 'point' makes no source"),
+        ({"temperature": 2.0}, r"`prior\.on\(\.\.\., temperature=\.\.\.\)`"),
+        ({"robust": True}, "`robust` is for a prior that decodes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fit_batch([], prior=placed, **wrong)
+    with pytest.raises(ValueError, match="`temperature` must be a positive number"):
+        prior.on(pixel_scale=0.2, temperature=0.0)
+
+
+def test_few_galaxies_make_no_narrow_components():
+    assert usual_settings(97).floor == 0.5
+    assert usual_settings(97).counts == (1, 2, 4)
+    assert usual_settings(5000).floor == 0.2

@@ -191,10 +191,12 @@ def usual_settings(n: int, seed: int = 0) -> MixtureSettings:
     """How a prior is learnt from the features of so many galaxies.
 
     1 to 12 components, of 20 galaxies at least, and a wide one of 2 %, so that a galaxy unlike all
-    others is not forced into the crowd. No component is narrower than a tenth of the crowd.
+    others is not forced into the crowd. No component is narrower than half of the crowd where
+    galaxies are few, or a fifth where they are many: what is narrower pulls bright galaxies.
     """
     counts = tuple(k for k in (1, 2, 4, 8, 12) if k == 1 or 20 * k <= n)
-    return MixtureSettings(n_components=counts, outliers=0.02, floor=0.1, seed=seed)
+    floor = float(np.clip(5 / np.sqrt(n), 0.2, 0.5))
+    return MixtureSettings(n_components=counts, outliers=0.02, floor=floor, seed=seed)
 
 
 def learn_parametric(
