@@ -84,6 +84,7 @@ def add_deblend(commands: Any) -> None:
         "--prior",
         metavar="FILE",
         help="sources are galaxies as a learned prior draws them, of `diffdeblend train-prior`; "
+        "with one of its kind parametric, --model as usual, with shapes as likely as it says; "
         "tiny: the one that comes with the package, of made-up galaxies, for pixels of 0.2 arcsec",
     )
     add(

@@ -231,7 +231,7 @@ def test_refuses_pickled_arrays(path):
 
 
 def test_refuses_to_save_what_is_no_prior(tmp_path):
-    with pytest.raises(ValueError, match="`prior` must be a DecoderPrior or .*; got Decoder"):
+    with pytest.raises(ValueError, match=r"`prior` must be a DecoderPrior or .*; got Decoder"):
         save_prior(make_prior().decoder, tmp_path / "prior.eqx")
 
 

@@ -24,11 +24,12 @@ from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.clock import Clock
+from diffdeblend.deblend.parametric import mixture_settings
 from diffdeblend.detect.detect import Detections, PSFKernel, detect
 from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
-from diffdeblend.priors import DecoderPrior
+from diffdeblend.priors import DecoderPrior, ParametricPrior
 
 # The filter's significance, at which one peak in a million of noise alone is taken for a source.
 _SIGNIFICANT = 5.0
@@ -75,7 +76,7 @@ def deblend_image(
     positions: Float[ArrayLike, "source 2"] | Detections | None = None,
     *,
     model: str | None = None,
-    prior: DecoderPrior | None = None,
+    prior: DecoderPrior | ParametricPrior | None = None,
     temperature: float = 1.0,
     fallback: bool = True,
     robust: bool = False,
@@ -89,8 +90,8 @@ def deblend_image(
 
     - `positions`: (x, y) of each source in pixels, good to half a pixel, or what `detect` found;
         None: those of `find`.
-    - `model`, `prior`, `temperature`, `fallback`, `robust`, `background`, `model_error`: as in
-        `fit_batch`.
+    - `model`, `temperature`, `fallback`, `robust`, `background`, `model_error`: as in `fit_batch`;
+        `prior`: as in `deblend`.
     - `free_form`: whether sources may be refined with free pixels where residuals ask for it.
     - `report`: called with a line of text as each stage begins; `progress`: as `report` of
         `fit_batch`.
@@ -103,6 +104,9 @@ def deblend_image(
     decodes = isinstance(prior, DecoderPrior)
     if isinstance(prior, DecoderPrior):
         prior.check(exposure.header.pixel_scale)
+    # Before the search for sources: whether the exposure has what it asks for.
+    mixture = isinstance(prior, ParametricPrior)
+    placed = prior.on(exposure, temperature=temperature) if mixture else prior
     clock.stage("detect")
     if positions is None:
         positions = find(exposure)
@@ -116,8 +120,8 @@ def deblend_image(
     found = fit_batch(
         blends,
         model=model,
-        prior=prior,
-        temperature=temperature,
+        prior=placed,
+        temperature=1.0 if mixture else temperature,
         fallback=fallback,
         robust=robust,
         background=background,
@@ -146,8 +150,9 @@ def deblend_image(
     used = max(int((weight > 0).sum()), 1)
     summary = {
         "settings": {
-            "model": "auto" if model is None and prior is None else model,
+            "model": "auto" if model is None and not decodes else model,
             **prior_settings(prior, temperature, fallback, robust),
+            **mixture_settings(prior, temperature),
             "background": background,
             "free_form": free_form,
             "model_error": model_error,
