@@ -43,8 +43,8 @@ class LevenbergMarquardt(eqx.Module):
     - `fast_steps`: after so many steps the matrix is made with the weight of every pixel, which is
         slower and ends where the other one crawls. Another value compiles nothing.
     - `escalates`: whether to do so at all; without it there is less to compile.
-    - `exact`: make it so from the beginning, and compile nothing else. Scenes with learned galaxies
-        always do: their columns are drawn once for gradient and matrix.
+    - `exact`: make it so from the beginning, and compile nothing else. Scenes of learned galaxies
+        with `AnySource` always do: their columns are drawn once for gradient and matrix.
     - `limit`: as `max_steps`, where that is larger; another value compiles nothing.
 
     ??? cite
