@@ -1,6 +1,7 @@
 """Mixtures of shapes at the command line: learnt, written, and used to take blends apart."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,11 +261,12 @@ def test_a_batch_says_what_to_write():
         fit_batch([], prior=prior)
     placed = prior.on(pixel_scale=0.2, temperature=2.0)
     assert float(placed.temperature) == 2
-    for wrong, words in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"model": "point"}, "`model` 'point' makes no source"),
         ({"temperature": 2.0}, r"`prior\.on\(\.\.\., temperature=\.\.\.\)`"),
         ({"robust": True}, "`robust` is for a prior that decodes"),
-    ):
+    ]
+    for wrong, words in cases:
         with pytest.raises(ValueError, match=words):
             fit_batch([], prior=placed, **wrong)
     with pytest.raises(ValueError, match="`temperature` must be a positive number"):

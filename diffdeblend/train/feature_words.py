@@ -66,7 +66,7 @@ def _of_fits(
     known = table.pixel_scale
     if known is None and pixel_scale is None:
         raise ValueError("`pixel_scale` is not in the table of fits; give it, in arcseconds.")
-    if None not in (known, pixel_scale) and abs(pixel_scale / known - 1) > 0.01:
+    if known is not None and pixel_scale is not None and abs(pixel_scale / known - 1) > 0.01:
         raise ValueError(f"`pixel_scale` is {pixel_scale}; the table has {known} arcsec.")
     missing = [band for band in bands if band not in table.names]
     if missing:
