@@ -158,6 +158,7 @@ def render_fine(scene, psf, shape):
 
 # Kolmogorov would do as well; widths of 3 to 5 pixels are those of the ground. The bound of a
 # narrower one is what the frame cannot tell: power beyond the pixels' Nyquist frequency.
+@pytest.mark.slow
 @pytest.mark.parametrize(("fwhm", "bound"), [(3.0, 1e-3), (4.2, 2e-4)])
 def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
     galsim = pytest.importorskip("galsim")

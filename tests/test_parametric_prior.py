@@ -128,6 +128,7 @@ def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     assert np.linalg.eigvalsh(curvature[0] - 0.5 * (hessian + hessian.T)).min() > -0.02
 
 
+@pytest.mark.slow
 def test_fluxes_alone_are_not_judged(scene):
     """Summed over all shapes, the density is the same for any flux."""
     prior = ParametricPrior(
@@ -150,6 +151,7 @@ def test_fluxes_alone_are_not_judged(scene):
     np.testing.assert_allclose(sums, sums[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_mixed_sources_get_what_is_theirs(prior):
     shapes = prior.marginal(SHAPES)
     flux = np.zeros((4, 2)) + 1.0

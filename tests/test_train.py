@@ -132,6 +132,7 @@ def test_flux_is_eliminated():
     assert np.isfinite(np.asarray(loss.features(dark))).all()
 
 
+@pytest.mark.slow
 def test_bound_is_above_minus_the_log_likelihood():
     """In one latent the integral over it can be done; the bound is above it, by no wide margin."""
     frame = Frame(size=5)
@@ -280,6 +281,7 @@ def test_stamps_with_noise_are_learnt_from(tmp_path):
     same(found, replace(found, prior=load_prior(tmp_path / "prior.eqx")))
 
 
+@pytest.mark.slow
 def test_one_psf_for_all_stamps_is_kept_once():
     stamps = observed()
     one = learning_set(stamps, 1.0, 0.25, 0)
