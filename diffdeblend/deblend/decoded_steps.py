@@ -181,6 +181,11 @@ def _evidences(
     base: Attempt, s: int, tried: dict[Kind, Attempt]
 ) -> tuple[list[Kind | None], np.ndarray]:
     """Models of a source, None for decoded, and the logarithms of their evidence."""
+    simple = [one.value for kind, one in tried.items() if kind is not Kind.BULGE_DISC]
+    two = tried.get(Kind.BULGE_DISC)
+    if two is not None and min(simple, default=np.inf) <= two.value:
+        # Two fluxes of a star are anything that sums up: their spread is no evidence.
+        tried = {kind: one for kind, one in tried.items() if kind is not Kind.BULGE_DISC}
     models: list[Kind | None] = [None, *tried]
     logs = [_log_evidence(base if k is None else tried[k], s, k) for k in models]
     return models, np.array(logs)
