@@ -101,7 +101,7 @@ def _train(chosen: argparse.Namespace, progress: Progress) -> None:
         settings,
         seed=chosen.seed,
         checkpoint=folder / _STATE,
-        report=_reporting(report),
+        report=lambda told: report(told.step, told.loss, told.validation_loss),
     )
     report(None)
     progress.begin("write")
@@ -202,17 +202,6 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         shutil.rmtree(folder)
-
-
-def _reporting(report: Callable[..., None]) -> Callable[..., None]:
-    def told(progress: Any, *losses: float) -> None:
-        # Of a decoder one object, of a denoiser three numbers.
-        if losses:
-            report(progress, *losses)
-        else:
-            report(progress.step, progress.loss, progress.validation_loss)
-
-    return told
 
 
 def _curves(trained: Any) -> dict[str, list[float]]:

@@ -99,6 +99,6 @@ def read_fitted(given: str | PathLike | Table) -> FittedTable:
 
 
 def _meta(table: Table) -> dict[str, Any]:
-    meta: dict[str, Any] = dict(table.meta)
+    meta: dict[str, Any] = {str(key): value for key, value in (table.meta or {}).items()}
     card = meta.get(_CARD)
     return meta if card is None else {**meta, **json.loads(str(card))}
