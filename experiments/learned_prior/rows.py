@@ -67,7 +67,7 @@ def on_and_off(bench: Bench) -> list[Line]:
     """The same network with the prior and without."""
     blends = bench.blends("A")
     on, off = bench.by("A", "decoder"), bench.by("A", "decoder, no prior")
-    flux, image = compared(on, off, blends)
+    flux, image = bench.against("A", "decoder", "decoder, no prior")
     assert image is not None
     mean = [np.mean(image_error(one.images, blends.truth)) for one in (on, off)]
     return [
