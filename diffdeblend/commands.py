@@ -25,7 +25,8 @@ from diffdeblend.io.positions import read_positions
 from diffdeblend.io.psf_files import is_varying, read_varying_psf
 from diffdeblend.io.results import make_directory, write_results, write_summary
 from diffdeblend.listing import closing_lines, listing
-from diffdeblend.prior_inputs import prior_lines, prior_of, shapes_of
+from diffdeblend.prior_inputs import check_light, prior_lines, prior_of, shapes_of
+from diffdeblend.priors import DecoderPrior
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf import AbstractPSF, KolmogorovPSF
@@ -46,6 +47,7 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
             files = [bundled_blend()]
         prior = prior_of(chosen)
         exposure = read_exposure(files, chosen)
+        check_light(prior, exposure)
         positions, where = _positions(files, exposure, chosen)
         # Whether results can be written is better known before the work than after.
         make_directory(chosen.output)
@@ -57,7 +59,7 @@ def run_deblend(chosen: argparse.Namespace, progress: Progress) -> None:
             exposure,
             positions,
             background=chosen.background,
-            free_form=prior is None and not chosen.no_free_form,
+            free_form=not isinstance(prior, DecoderPrior) and not chosen.no_free_form,
             **shapes_of(chosen, prior),
             report=progress.begin,
         )
@@ -213,7 +215,7 @@ def _summary(
         "psf_fwhm": chosen.psf_fwhm,
     }
     settings = {**found.summary["settings"], **settings}
-    if chosen.prior is not None:
+    if "fallback" in settings:
         catalog: Any = found.catalog
         found.summary.update(decoded_counts(list(catalog["model"]), np.asarray(catalog["flags"])))
     # These two first, as whoever opens the file wants to know them first.

@@ -84,6 +84,7 @@ def add_deblend(commands: Any) -> None:
         "--prior",
         metavar="FILE",
         help="sources are galaxies as a learned prior draws them, of `diffdeblend train-prior`; "
+        "with one of its kind parametric, --model as usual, with shapes as likely as it says; "
         "tiny: the one that comes with the package, of made-up galaxies, for pixels of 0.2 arcsec",
     )
     add(
@@ -103,7 +104,7 @@ def add_deblend(commands: Any) -> None:
     add(
         "--robust",
         action="store_true",
-        help="with --prior: weigh a sersic galaxy against it for every source",
+        help="with --prior: mean fluxes of it and of sersic galaxies, errors that hold both",
     )
     add(
         "--background",

@@ -14,6 +14,7 @@ from diffdeblend.io.deblended_image import write_deblended_image
 from diffdeblend.io.results import write_summary
 from diffdeblend.listing import closing_lines
 from diffdeblend.prior_inputs import prior_lines, shapes_of
+from diffdeblend.priors import DecoderPrior
 from diffdeblend.progress import Progress, blend_bar
 
 # Larger than the largest stamp, or with more sources than a blend is fitted with at once.
@@ -44,12 +45,13 @@ def run_image(
             f"--model multi_gaussian is for one blend; an image of {exposure.shape[1]} x "
             f"{exposure.shape[0]} pixels is fitted in many (--split never fits it as one)."
         )
+    decodes = isinstance(prior, DecoderPrior)
     bar = None if chosen.quiet or not sys.stderr.isatty() else blend_bar(out=sys.stderr)
     found = deblend_image(
         exposure,
         positions,
         background=chosen.background,
-        free_form=prior is None and chosen.model in (None, "auto") and not chosen.no_free_form,
+        free_form=not decodes and chosen.model in (None, "auto") and not chosen.no_free_form,
         **shapes_of(chosen, prior),
         report=progress.begin,
         progress=bar,

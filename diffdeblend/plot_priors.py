@@ -21,13 +21,15 @@ from diffdeblend.panels import (
     panels,
     show_image,
 )
-from diffdeblend.priors import DecoderPrior, DenoiserPrior
+from diffdeblend.priors import DecoderPrior, DenoiserPrior, ParametricPrior
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # From the brightest pixel down to this share of it, in powers of ten.
 _DECADES = 4.0
+# In a panel more points are but a blot.
+_MOST_POINTS = 2000
 _LABEL = {"fontsize": 9, "color": INK, "rotation": 90, "ha": "right", "va": "center"}
 
 
@@ -143,3 +145,55 @@ def plot_denoised(
         "denoised": prior.transform.inverse(mended),
     }
     return plot_galaxies(groups, on=on)
+
+
+def plot_features(
+    prior: ParametricPrior,
+    values: Float[ArrayLike, "galaxy feature"] | None = None,
+    *,
+    seed: int = 0,
+    on: Canvas = None,
+) -> "Figure":
+    """What a mixture has learnt: each of its features, and each pair of them, in a triangle.
+
+    Along the diagonal are densities; below, samples of the prior over the galaxies that it was
+    learnt from. Data with errors are wider than the prior, which has them taken out.
+
+    - `values`: features of galaxies, in the order of `prior.names`.
+    - `seed`: of the samples, and of which galaxies are shown where there are thousands.
+    - `on`: a figure to draw in, axes to draw on, row by row, or None for a new figure.
+
+    **Raises:** `ValueError` for another number of features.
+    """
+    names, rng = prior.names, np.random.default_rng(seed)
+    groups = {"samples": np.asarray(prior.sample(jax.random.key(seed), _MOST_POINTS), float)}
+    if values is not None:
+        given = np.asarray(values, float)
+        if given.ndim != 2 or given.shape[1] != len(names) or not len(given):
+            raise ValueError(
+                f"`values` needs a row a galaxy of {len(names)} features; got {given.shape}."
+            )
+        groups = {"learnt from": given[rng.permutation(len(given))[:_MOST_POINTS]], **groups}
+    everything = np.concatenate(list(groups.values()))
+    # The wide component's few samples would leave no room for the others.
+    low, high = np.quantile(everything, (0.005, 0.995), axis=0)
+    low, high = low - 0.1 * (high - low) - 1e-6, high + 0.1 * (high - low) + 1e-6
+    axes = panels(on, range(1, len(names) + 1), (1.9, 1.7))
+    places = [(row, column) for row in range(len(names)) for column in range(row + 1)]
+    for panel, (row, column) in zip(axes, places, strict=True):
+        for (name, own), colour in zip(groups.items(), COLOURS, strict=False):
+            if row == column:
+                edges = np.linspace(low[row], high[row], 31)
+                heights = np.histogram(own[:, row], edges)[0] / len(own)
+                panel.stairs(heights, edges, color=colour, label=name)
+            else:
+                panel.plot(own[:, column], own[:, row], ".", color=colour, ms=1.5, alpha=0.4)
+        panel.set_xlim(low[column], high[column])
+        if row == column:
+            panel.set_yticks([])
+        else:
+            panel.set_ylim(low[row], high[row])
+        last, first = row == len(names) - 1, column == 0 and row > 0
+        label_axes(panel, names[column] if last else "", names[row] if first else "")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.05, 1))
+    return page_of(axes)

@@ -5,19 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffdeblend.exposure import Exposure
 from diffdeblend.io.bundled import bundled_prior
 from diffdeblend.io.priors import load_prior
-from diffdeblend.priors import DecoderPrior
+from diffdeblend.priors import DecoderPrior, ParametricPrior
 
 # The word that stands for the prior that comes with the package.
 TINY = "tiny"
 
 
-def prior_of(chosen: argparse.Namespace) -> DecoderPrior | None:
+def prior_of(chosen: argparse.Namespace) -> DecoderPrior | ParametricPrior | None:
     """The prior that the command line means; None without `--prior`.
 
-    **Raises:** `ValueError` for a file that is none, one of another kind, a model beside it, or
-    options that need a prior.
+    **Raises:** `ValueError` for a file that is none, one of another kind, a model beside one that
+    decodes, or options that need another prior.
     """
     if chosen.prior is None:
         given = {
@@ -29,26 +30,58 @@ def prior_of(chosen: argparse.Namespace) -> DecoderPrior | None:
         if wrong:
             raise ValueError(f"{wrong[0]} needs --prior.")
         return None
+    if not 0 < chosen.temperature < float("inf"):
+        raise ValueError(f"--temperature must be positive; got {chosen.temperature}.")
+    if chosen.prior == TINY and not Path(TINY).exists():
+        prior = bundled_prior()
+    else:
+        prior = load_prior(chosen.prior)
+    if isinstance(prior, ParametricPrior):
+        for option in ("--no-fallback", "--robust"):
+            if getattr(chosen, option[2:].replace("-", "_")):
+                raise ValueError(f"{option} needs a --prior that decodes; got {chosen.prior!r}.")
+        return prior
+    if not isinstance(prior, DecoderPrior):
+        raise ValueError(
+            "--prior needs one that draws galaxies, or knows their shapes; "
+            f"{chosen.prior!r} is a {type(prior).__name__}."
+        )
     if chosen.model is not None:
         raise ValueError(
             f"--model and --prior both say how sources look; got {chosen.model} and {chosen.prior}."
         )
-    if not 0 < chosen.temperature < float("inf"):
-        raise ValueError(f"--temperature must be positive; got {chosen.temperature}.")
-    if chosen.prior == TINY and not Path(TINY).exists():
-        return bundled_prior()
-    prior = load_prior(chosen.prior)
-    if not isinstance(prior, DecoderPrior):
-        raise ValueError(
-            f"--prior needs one that draws galaxies; {chosen.prior!r} is a {type(prior).__name__}."
-        )
     return prior
 
 
-def shapes_of(chosen: argparse.Namespace, prior: DecoderPrior | None) -> dict[str, Any]:
+def check_light(prior: Any, exposure: Exposure) -> None:
+    """Whether an exposure has what a prior of parametric sources asks for.
+
+    **Raises:** `ValueError` in the words of the command line.
+    """
+    if not isinstance(prior, ParametricPrior):
+        return
+    header = exposure.header
+    if header.pixel_scale is None:
+        raise ValueError("--prior has sizes in arcseconds, and the input has no pixel scale.")
+    if prior.n_shapes == len(prior.names):
+        return
+    if header.zero_points is None:
+        raise ValueError("--prior has magnitudes: the input needs --zero-points.")
+    missing = [band for band in prior.bands if band not in header.bands]
+    if missing:
+        raise ValueError(
+            f"--prior has magnitudes in {', '.join(prior.bands)}; the input has the bands "
+            f"{', '.join(header.bands)} (see --bands)."
+        )
+
+
+def shapes_of(chosen: argparse.Namespace, prior: Any) -> dict[str, Any]:
     """The arguments of `deblend` and `deblend_image` that say how sources look."""
     if prior is None:
         return {"model": chosen.model or "auto"}
+    if isinstance(prior, ParametricPrior):
+        model = {"model": chosen.model or "auto"}
+        return {**model, "prior": prior, "temperature": chosen.temperature}
     return {
         "prior": prior,
         "temperature": chosen.temperature,

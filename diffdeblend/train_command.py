@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from diffdeblend.components import Frame
 from diffdeblend.io.files import whole_file
 from diffdeblend.io.priors import save_prior
 from diffdeblend.io.results import make_directory, write_summary
+from diffdeblend.parametric_command import check_output, train_parametric
 from diffdeblend.priors import DenoiserPrior
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress, step_bar
@@ -29,7 +30,15 @@ from diffdeblend.train import (
 _OPTIONS = {"n_latent": "--latents", "widths": "--width", "population": "--population"}
 _OPTIONS |= {name: f"--{name}" for name in ("size", "photons", "flow", "steps", "batch", "rate")}
 _OPTIONS |= {"pixel_scale": "--pixel-scale", "psf_sigma": "--psf-sigma", "n": "--n"}
-_OPTIONS |= {"checkpoint": "--checkpoint"}
+_OPTIONS |= {"checkpoint": "--checkpoint", "n_components": "--components", "points": "--components"}
+_OPTIONS |= {"family": "--family", "bands": "--bands"}
+# Where the command line says nothing; and what each kind has no use for.
+_USUAL = {"population": "broad", "pixel_scale": 0.2, "size": 33, "psf_sigma": 0.8}
+_OF_NETWORKS = (
+    *("size", "psf_sigma", "latents", "width", "photons", "flow", "steps", "batch", "rate"),
+    *("half", "checkpoint"),
+)
+_OF_MIXTURES = ("family", "bands", "components")
 # Files of an interrupted training.
 _SETTINGS, _STATE = "settings.json", "training"
 # All that decides the result; the others of the command line do not.
@@ -48,17 +57,35 @@ def run_train(chosen: argparse.Namespace, progress: Progress) -> None:
         keep_programs(chosen.cache)
     try:
         with progress.listening(), warnings_in_a_line(progress):
-            _train(chosen, progress)
+            mixture = chosen.kind == "parametric"
+            _refuse_useless(chosen, _OF_NETWORKS if mixture else _OF_MIXTURES)
+            if mixture:
+                print("\n".join(train_parametric(chosen, progress)))
+            else:
+                _train(_completed(chosen), progress)
     except ValueError as error:
         raise ValueError(_as_options(str(error))) from error
+
+
+def _refuse_useless(chosen: argparse.Namespace, names: Iterable[str]) -> None:
+    """**Raises:** `ValueError` for options that the kind has no use for."""
+    for name in names:
+        if getattr(chosen, name) not in (None, False):
+            option = _OPTIONS.get(name, f"--{name}")
+            raise ValueError(f"--kind {chosen.kind} has no use for {option}.")
+
+
+def _completed(chosen: argparse.Namespace) -> argparse.Namespace:
+    """With what is usual for a network where nothing is said."""
+    usual = {name: value for name, value in _USUAL.items() if getattr(chosen, name) is None}
+    return argparse.Namespace(**{**vars(chosen), **usual})
 
 
 def _train(chosen: argparse.Namespace, progress: Progress) -> None:
     frame = Frame(chosen.size, chosen.psf_sigma, chosen.pixel_scale)
     settings, train = _learning(chosen)
     output, told = Path(chosen.output), _told(chosen)
-    if output.suffix != ".eqx":
-        raise ValueError(f"-o must end in .eqx; got {chosen.output!r}.")
+    check_output(output)
     folder = Path(chosen.checkpoint or output.with_suffix(".checkpoint"))
     # Whether results can be written is better known before the work than after.
     make_directory(output.parent)

@@ -3,13 +3,17 @@
 import argparse
 from typing import Any
 
-KINDS = ("decoder", "denoiser")
+from diffdeblend.image_options import names
+
+FAMILIES = ("sersic", "bulge_disc", "multi_gaussian")
+KINDS = ("decoder", "denoiser", "parametric")
 
 _DESCRIPTION = """\
 Learn what galaxies look like, for `diffdeblend deblend --prior`.
 
 Galaxies are made up, or drawn from a catalogue, real images, or stamps of your own survey. A
-network learns to draw them from a few numbers that are normal in the population.
+network learns to draw them from a few numbers that are normal in the population. Or a mixture of
+normal densities learns which sizes, shapes and profiles go together (--kind parametric).
 """
 
 _EPILOG = """\
@@ -20,12 +24,18 @@ examples:
   diffdeblend train-prior --population cosmos:FOLDER=0.5,broad=0.5 --pixel-scale 0.168 -o hsc.eqx
   diffdeblend train-prior --population stamps:mine.npz --size 45 -o survey.eqx
   diffdeblend train-prior --kind denoiser -o denoiser.eqx
+  diffdeblend train-prior --kind parametric -o shapes.eqx
+      of Sersic galaxies, for `deblend --prior shapes.eqx --model auto`: seconds
+  diffdeblend train-prior --kind parametric --population fits:out/catalog.ecsv --bands i,g
+      from what `deblend` found in your own images; its errors are taken out
 
 what is written, for -o prior.eqx:
   prior.eqx          the prior, for `--prior` and `diffdeblend.io.load_prior`
   prior.json         settings, losses, sha256 of all that decides the result, seconds by stage
   prior_loss.png     the losses on the way
   prior_samples.png  galaxies that were learnt from, and galaxies drawn from the prior
+of the kind parametric, in place of both figures:
+  prior_features.png features that were learnt from, and those drawn from the prior
 
 The same command goes on where it was interrupted, and ends with the same prior.
 
@@ -45,12 +55,12 @@ def add_train(commands: Any) -> None:
     add = parser.add_argument_group("the galaxies").add_argument
     add(
         "--population",
-        default="broad",
         metavar="WORDS",
         help="broad, bulge_disc, bulge_disc_knots, sersic, irregular, catalog:FILE (CatSim, "
         "COSMOS), cosmos:FOLDER (real images), or several between commas with shares, as "
         "sersic=0.3,cosmos:FOLDER=0.7; or stamps:FILE (.npz, .zarr) of a survey, which are "
-        "learnt from through their noise and PSF. Default: %(default)s",
+        "learnt from through their noise and PSF. Of the kind parametric: synthetic, catalog:FILE, "
+        "or fits:TABLE (a catalogue of `deblend`). Default: broad; of parametric synthetic",
     )
     add("--n", type=int, default=20_000, metavar="N", help="number of them. Default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="Default: %(default)s")
@@ -58,17 +68,16 @@ def add_train(commands: Any) -> None:
     add(
         "--pixel-scale",
         type=float,
-        default=0.2,
         metavar="ARCSEC",
-        help="of the images to be fitted. Default: %(default)s",
+        help="of the images to be fitted; of fits: the one that they were made with, where their "
+        "table does not say. Default: 0.2",
     )
-    add("--size", type=int, default=33, metavar="PIXELS", help="odd. Default: %(default)s")
+    add("--size", type=int, metavar="PIXELS", help="odd. Default: 33")
     add(
         "--psf-sigma",
         type=float,
-        default=0.8,
         metavar="PIXELS",
-        help="of a Gaussian narrower than any PSF to be met. Default: %(default)s",
+        help="of a Gaussian narrower than any PSF to be met. Default: 0.8",
     )
     add = parser.add_argument_group("the network").add_argument
     add(
@@ -76,7 +85,8 @@ def add_train(commands: Any) -> None:
         choices=KINDS,
         default="decoder",
         help="decoder: galaxies from numbers, for `deblend --prior`; denoiser: for free pixels, in "
-        "Python. Default: %(default)s",
+        "Python; parametric: which shapes go together, for `deblend --prior`, too. "
+        "Default: %(default)s",
     )
     add("--latents", type=int, metavar="N", help="numbers of a galaxy. Default: 16")
     add("--width", type=_widths, metavar="N,N", help="of hidden layers. Default: 256,256")
@@ -91,6 +101,21 @@ def add_train(commands: Any) -> None:
     add("--steps", type=int, metavar="N", help="Default: 12000; of a denoiser 8000")
     add("--batch", type=int, metavar="N", help="galaxies in a step. Default: 128")
     add("--rate", type=float, metavar="X", help="of Adam. Default: 0.002; of a denoiser 0.001")
+    add = parser.add_argument_group("the mixture, of the kind parametric").add_argument
+    add("--family", choices=FAMILIES, help="of models whose shapes are learnt. Default: sersic")
+    add(
+        "--bands",
+        type=names,
+        metavar="i,g",
+        help="learn magnitude (in the first) and colours (others less the first) with the shapes; "
+        "images need zero points then. Default: shapes alone",
+    )
+    add(
+        "--components",
+        type=_widths,
+        metavar="N,N",
+        help="numbers of normal densities to try. Default: up to 12",
+    )
     add = parser.add_argument_group("what comes out").add_argument
     add("-o", "--output", default="prior.eqx", metavar="FILE", help="Default: ./%(default)s")
     add("--half", action="store_true", help="store weights as float16, in half of the space")

@@ -27,6 +27,7 @@ def hastily():
     with hasty():
         yield
 
+
 LATENT, SIZE = 2, 13
 
 
@@ -43,7 +44,7 @@ def decoder(dtype: type = np.float32, size=SIZE, mean=None):
     key = jax.random.key(0)
     layers = []
     for weight, bias in values:
-        empty = eqx.nn.Linear(weight.shape[1], weight.shape[0], key=key)
+        empty = eqx.filter_eval_shape(eqx.nn.Linear, *weight.shape[::-1], key=key)
         parts = (jnp.asarray(weight, dtype), jnp.asarray(bias, dtype))
         layers.append(eqx.tree_at(lambda one: (one.weight, one.bias), empty, parts))
     return Decoder(tuple(layers), jnp.asarray(mean, dtype), Frame(size))
@@ -103,7 +104,7 @@ def test_derivatives_are_those_of_finite_differences():
 
         up, down = both(flat + step), both(flat - step)
         slope, images = ((a - b) / 2e-4 for a, b in zip(up, down, strict=True))
-        result = known(unknowns, template, problem, True)
+        result = known(unknowns, template, problem, jnp.asarray(True))
         got = jax.flatten_util.ravel_pytree(result.gradient)[0]
         np.testing.assert_allclose(got, slope, rtol=1e-6, atol=1e-6 * np.abs(slope).max())
         # The matrix is that of the images' derivatives, weighed by every pixel.
@@ -139,11 +140,12 @@ def test_own_columns_are_those_of_autodiff():
 
 
 @pytest.mark.parametrize("case", ["no flux", "all masked"])
-def test_nothing_to_see_gives_no_nan(case):
+def test_nothing_to_see_gives_no_nan(case, x64):
+    # In double precision as above: one program for both.
     flux = np.zeros((3, 2)) if case == "no flux" else np.ones((3, 2))
-    template = scene(decoder(), flux=flux)
+    template = scene(decoder(np.float64), np.float64, flux)
     weight = np.zeros((2, 18, 19)) if case == "all masked" else None
-    problem = problem_of(template, np.float32, weight)
+    problem = problem_of(template, np.float64, weight)
     for exact in (True, False):
         result = known(unknowns_of(template), template, problem, jnp.asarray(exact))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
@@ -156,6 +158,7 @@ def render_fine(scene, psf, shape):
 
 # Kolmogorov would do as well; widths of 3 to 5 pixels are those of the ground. The bound of a
 # narrower one is what the frame cannot tell: power beyond the pixels' Nyquist frequency.
+@pytest.mark.slow
 @pytest.mark.parametrize(("fwhm", "bound"), [(3.0, 1e-3), (4.2, 2e-4)])
 def test_a_galaxy_is_seen_as_galsim_sees_it(fwhm, bound):
     galsim = pytest.importorskip("galsim")

@@ -20,6 +20,7 @@ def hastily():
     with hasty():
         yield
 
+
 FRAME = Frame(size=15)
 N_LATENT = 3
 

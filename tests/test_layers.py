@@ -50,7 +50,7 @@ LAYERS = (
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options", "train_options"},
     {"prior_inputs"},
-    {"image_command", "epoch_inputs"},
+    {"image_command", "epoch_inputs", "parametric_command"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
     {"psf_command", "subtract_command", "coadd_command", "measure_command", "train_command"},

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import hasty
 
 from diffdeblend.batch import blend_of_arrays, fit_batch
 from diffdeblend.components import AnySource, BulgeDisc, Kind, PointSource, Sersic, any_stack
@@ -24,8 +25,19 @@ from diffdeblend.simulate import Catalog, Parts
 from diffdeblend.simulate.synthetic import synthetic_catalog
 from diffdeblend.train import MixtureSettings, catalog_features, learn_parametric
 
+
+@pytest.fixture(autouse=True, scope="module")
+def hastily():
+    """Programs that run once are compiled sooner and run slower."""
+    with hasty():
+        yield
+
+
 SHAPES = ("ln_radius", "e1", "e2", "logit_index")
 ALL = (*SHAPES, "magnitude", "colour_g")
+
+
+COST = eqx.filter_jit(lambda prior, unknowns, scene: prior.cost(unknowns, scene))
 
 
 def drawn_mixture(n_components=3, n=6, seed=0):
@@ -102,9 +114,10 @@ def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     step = 2e-2
     moves = step * jnp.eye(flat.size)
     value, slope, curvature = cost(jnp.concatenate([flat[None], flat + moves, flat - moves]))
-    np.testing.assert_allclose(value[0], -own(scene_of(shifted, scene)), rtol=1e-5)
+    plain = eqx.filter_jit(lambda: own(scene_of(shifted, scene)))()
+    np.testing.assert_allclose(value[0], -plain, rtol=1e-5)
     up, down = slice(1, flat.size + 1), slice(flat.size + 1, None)
-    slopes = jax.vmap(lambda one: jax.flatten_util.ravel_pytree(one)[0])(slope)
+    slopes = jax.jit(jax.vmap(lambda one: jax.flatten_util.ravel_pytree(one)[0]))(slope)
     expected = (value[up] - value[down]) / (2 * step)
     np.testing.assert_allclose(slopes[0], expected, rtol=2e-2, atol=2e-2)
     assert np.abs(slope.flux[0]).max() > 0.01
@@ -115,6 +128,7 @@ def test_gradient_of_a_scene_is_that_of_its_value(prior, scene):
     assert np.linalg.eigvalsh(curvature[0] - 0.5 * (hessian + hessian.T)).min() > -0.02
 
 
+@pytest.mark.slow
 def test_fluxes_alone_are_not_judged(scene):
     """Summed over all shapes, the density is the same for any flux."""
     prior = ParametricPrior(
@@ -137,6 +151,7 @@ def test_fluxes_alone_are_not_judged(scene):
     np.testing.assert_allclose(sums, sums[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_mixed_sources_get_what_is_theirs(prior):
     shapes = prior.marginal(SHAPES)
     flux = np.zeros((4, 2)) + 1.0
@@ -148,22 +163,26 @@ def test_mixed_sources_get_what_is_theirs(prior):
     scene = Scene([stack])
     own = shapes.scene_prior(scene, pixel_scale=0.2)
     moved = jax.tree.map(lambda v: v + 0.3, unknowns_of(scene))
-    value, slope, curvature = eqx.filter_jit(own.cost)(moved, scene)
-    weak = shape_prior(scene).cost(moved, scene)
+    value, slope, curvature = COST(own, moved, scene)
+    weak = COST(shape_prior(scene), moved, scene)
     np.testing.assert_allclose(slope.shape[0][1:], weak[1].shape[0][1:], rtol=1e-6)
     np.testing.assert_allclose(np.diag(curvature)[8:], np.asarray(weak[2])[8:], rtol=1e-6)
     np.testing.assert_allclose(slope.shape[0][0, :2], weak[1].shape[0][0, :2], rtol=1e-6)
     # Radius, index and both ellipticities are the mixture's; the ratio is nobody's.
-    first = scene_of(moved, scene).sources[0].member(0)
-    features = shapes.features_of(first, pixel_scale=0.2)
-    slopes = -jax.grad(shapes.log_prob)(features)
+
+    @eqx.filter_jit
+    def slope_of_first():
+        first = scene_of(moved, scene).sources[0].member(0)
+        features = shapes.features_of(first, pixel_scale=0.2)
+        return -jax.grad(shapes.log_prob)(features)
+
+    slopes = slope_of_first()
     np.testing.assert_allclose(
         slope.shape[0][0, np.array([2, 5, 6, 3])], slopes, rtol=1e-3, atol=1e-4
     )
     quiet = eqx.tree_at(lambda s: s.sources[0].members.kind, scene, jnp.full(4, 3))
-    np.testing.assert_allclose(
-        shapes.scene_prior(quiet, pixel_scale=0.2).cost(moved, quiet)[0], weak[0], rtol=1e-6
-    )
+    silent = COST(shapes.scene_prior(quiet, pixel_scale=0.2), moved, quiet)
+    np.testing.assert_allclose(silent[0], weak[0], rtol=1e-6)
     assert float(value) != pytest.approx(float(weak[0]))
 
 
@@ -306,9 +325,8 @@ def test_a_prior_is_learnt_and_remembers_how():
     assert abs((sizes[0] - sizes[1]) / 2.5 - 0.1 * np.log(10)) < 0.08
     turned = prior.sample(jax.random.key(2), 50)
     swapped = turned.at[:, 1].set(turned[:, 2]).at[:, 2].set(-turned[:, 1])
-    np.testing.assert_allclose(
-        jax.vmap(prior.log_prob)(turned), jax.vmap(prior.log_prob)(swapped), rtol=1e-4, atol=1e-4
-    )
+    density = jax.jit(jax.vmap(prior.log_prob))
+    np.testing.assert_allclose(density(turned), density(swapped), rtol=1e-4, atol=1e-4)
 
 
 # What is refused.

@@ -1,6 +1,7 @@
 """`diffdeblend deblend --prior`."""
 
 import json
+import pickle
 
 import jax
 import numpy as np
@@ -22,12 +23,15 @@ from diffdeblend.train.network import make_decoder
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A prior of 2 latents around a round Gaussian of 1.5 pixels, untrained."""
+    path = tmp_path_factory.mktemp("prior") / "small.eqx"
+    save_prior(untrained(Frame(11, 0.8, None)), path)
+    return path
+
+
+def untrained(frame):
     place = np.arange(11) - 5
     mean = -0.5 * (place**2 + place[:, None] ** 2).astype(np.float32) / 1.5**2
-    decoder = make_decoder(mean, (4,), 2, Frame(11, 0.8, None), jax.random.key(0))
-    path = tmp_path_factory.mktemp("prior") / "small.eqx"
-    save_prior(DecoderPrior(decoder), path)
-    return path
+    return DecoderPrior(make_decoder(mean, (4,), 2, frame, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,48 @@ def test_wrong_options_are_one_line(options, words, small, tmp_path, capsys):
     told = capsys.readouterr().err
     assert words in told
     assert len(told.splitlines()) == 1
+
+
+def truncated(path, folder):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def pickled(path, folder):
+    path.write_bytes(pickle.dumps({"weights": [1.0, 2.0]}))
+
+
+def with_other_pixels(path, folder):
+    save_prior(untrained(Frame(11, 0.8, 0.2)), path)
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    header.update({"CDELT1": -0.3 / 3600, "CDELT2": 0.3 / 3600})
+    fits.PrimaryHDU(np.zeros((40, 64), np.float32), header).writeto(folder / "image.fits")
+
+
+def with_a_wider_frame(path, folder):
+    save_prior(untrained(Frame(11, 1.9, None)), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (truncated, "is cut short"),
+        (pickled, "is no prior of diffdeblend"),
+        (with_other_pixels, "the prior was trained for 0.2"),
+        (with_a_wider_frame, "is narrower than the frame of the prior"),
+    ],
+)
+def test_priors_that_cannot_be_used_are_one_line(change, words, small, image, tmp_path, capsys):
+    path, out = tmp_path / "prior.eqx", tmp_path / "out"
+    path.write_bytes(small.read_bytes())
+    change(path, tmp_path)
+    arguments = list(image[0])
+    if (tmp_path / "image.fits").exists():
+        arguments[0] = str(tmp_path / "image.fits")
+    assert main(["deblend", *arguments, "--prior", str(path), "--quiet", "-o", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert len(told.splitlines()) == 1
+    assert not out.exists() or not any(out.iterdir())
 
 
 def test_counts_in_words():

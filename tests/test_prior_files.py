@@ -15,7 +15,7 @@ from diffdeblend import PointSource, Scene
 from diffdeblend.components import Decoder, Frame
 from diffdeblend.io.priors import FORMAT_VERSION, load_prior, save_prior
 from diffdeblend.io.scene import load_scene, save_scene
-from diffdeblend.priors import DecoderPrior, Training
+from diffdeblend.priors import DecoderPrior, ParametricPrior, Training, gaussian_mixture
 from diffdeblend.priors.flow import make_flow
 
 FRAME = Frame(size=13, psf_sigma=0.9, pixel_scale=0.168)
@@ -231,5 +231,69 @@ def test_refuses_pickled_arrays(path):
 
 
 def test_refuses_to_save_what_is_no_prior(tmp_path):
-    with pytest.raises(ValueError, match="`prior` must be a DecoderPrior; got Decoder"):
+    with pytest.raises(ValueError, match=r"`prior` must be a DecoderPrior or .*; got Decoder"):
         save_prior(make_prior().decoder, tmp_path / "prior.eqx")
+
+
+# Mixtures over the features of parametric sources.
+
+
+def make_mixture_prior():
+    rng = np.random.default_rng(2)
+    root = 0.3 * rng.normal(size=(2, 4, 4)) + np.eye(4)
+    mixture = gaussian_mixture(
+        [0.3, 0.7], rng.normal(size=(2, 4)), np.einsum("kij,klj->kil", root, root)
+    )
+    names = ("ln_radius", "logit_index", "magnitude", "colour_g")
+    return ParametricPrior(mixture, 0.07, "sersic", names, ("i", "g"), TRAINING)
+
+
+def test_mixture_there_and_back(tmp_path):
+    prior = make_mixture_prior()
+    save_prior(prior, tmp_path / "prior.eqx")
+    back = load_prior(tmp_path / "prior.eqx")
+    same(prior, back)
+    assert isinstance(back, ParametricPrior)
+    assert back.training == TRAINING
+    assert (back.family, back.names, back.bands) == (prior.family, prior.names, prior.bands)
+    x = jnp.array([-1.0, 0.3, 22.0, 0.6])
+    assert float(back.log_prob(x)) == float(prior.log_prob(x))
+
+
+def other_family(head):
+    head["prior"]["fields"]["family"]["static"] = "spiral"
+
+
+def other_names(head):
+    head["prior"]["fields"]["bands"]["static"] = ["i", "r"]
+
+
+def other_mixture(head):
+    head["prior"]["fields"]["mixture"]["fields"]["means"]["shape"] = [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_family, "`family` must be one of"),
+        (other_names, "`names` of 'sersic' in the bands"),
+        (other_mixture, "arrays that its head does not announce"),
+    ],
+)
+def test_refuses_other_heads_of_mixtures(change, message, tmp_path):
+    path = tmp_path / "prior.eqx"
+    save_prior(make_mixture_prior(), path)
+    with pytest.raises(ValueError, match=message):
+        load_prior(changed(path, change))
+
+
+def test_refuses_mixtures_that_do_not_fit_together(tmp_path):
+    prior = make_mixture_prior()
+    with pytest.raises(ValueError, match="`prior` has weights that are not finite"):
+        save_prior(
+            eqx.tree_at(lambda p: p.softening, prior, jnp.asarray(jnp.nan)), tmp_path / "p.eqx"
+        )
+    short = eqx.tree_at(lambda p: p.mixture.log_weights, prior, jnp.zeros(3))
+    with pytest.raises(ValueError, match="`log_weights`, `means` and `whitening` need shapes"):
+        save_prior(short, tmp_path / "p.eqx")
+    assert not list(tmp_path.iterdir())

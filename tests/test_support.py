@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from diffdeblend.fit.uncertainty import Covariance
 from diffdeblend.fit.unknowns import Unknowns
 from diffdeblend.priors.evidence import log_evidence
-from diffdeblend.priors.morphology import shape_of
+from diffdeblend.priors.morphology import morphology_of
 from diffdeblend.priors.support import own_residuals, support_check
 from tests.test_decoded import FRAME, decoder
 
@@ -22,8 +22,9 @@ def hastily():
     with hasty():
         yield
 
+
 CHECK = eqx.filter_jit(support_check)
-SHAPE = eqx.filter_jit(shape_of)
+SHAPE = eqx.filter_jit(morphology_of)
 RESIDUALS = eqx.filter_jit(jax.vmap(own_residuals, in_axes=(None, 0, None, None)))
 
 
@@ -139,10 +140,13 @@ def test_evidence_is_the_integral_of_a_gaussian():
     assert float(got) == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.parametrize("shear", [(0.0, 0.0), (0.25, -0.1)])
-def test_size_and_shape_are_those_without_the_frames_psf(shear):
+@pytest.mark.parametrize(
+    ("shear", "centre"), [((0.0, 0.0), (0.0, 0.0)), ((0.25, -0.1), (0.3, -0.7))]
+)
+def test_place_size_and_shape_are_those_without_the_frames_psf(shear, centre):
     g1, g2 = shear
-    y, x = np.mgrid[: FRAME.size, : FRAME.size] - FRAME.size // 2
+    y, x = np.mgrid[: FRAME.size, : FRAME.size] - FRAME.size // 2.0
+    x, y = x - centre[0], y - centre[1]
     stretch = np.array([[1 + g1, g2], [g2, 1 - g1]]) / np.sqrt(1 - g1**2 - g2**2)
     covariance = 2.0**2 * stretch @ stretch.T + FRAME.psf_sigma**2 * np.eye(2)
     a, b, c = (np.linalg.inv(covariance)[i] for i in ((0, 0), (0, 1), (1, 1)))
@@ -150,7 +154,8 @@ def test_size_and_shape_are_those_without_the_frames_psf(shear):
     made = eqx.tree_at(
         lambda d: d.mean, made, jnp.asarray(-0.5 * (a * x**2 + 2 * b * x * y + c * y**2), "float32")
     )
-    radius, ellipticity = SHAPE(made, jnp.zeros(3))
+    centroid, radius, ellipticity = SHAPE(made, jnp.zeros(3))
+    np.testing.assert_allclose(centroid, centre, atol=0.01)
     # Half of a Gaussian is within 1.1774 standard deviations.
     assert float(radius) == pytest.approx(1.1774 * 2.0, rel=0.04)
     np.testing.assert_allclose(ellipticity, shear, atol=0.01)

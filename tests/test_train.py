@@ -31,7 +31,9 @@ def hastily():
     with hasty():
         yield
 
+
 FRAME = Frame(size=11)
+THROUGH = eqx.filter_jit(seen_through)
 TINY = DecoderSettings(n_latent=2, widths=(8,), steps=12, batch=8, chunk=4, warmup=2)
 
 
@@ -106,7 +108,7 @@ def test_seen_through_a_psf_as_a_long_sum_says():
     # Not square, off the middle; the frame's Gaussian of 0.8 within a PSF of 1.7 leaves 1.5.
     image = np.zeros((17, 23), np.float32)
     image[4:12, 9:20] = np.add.outer(np.arange(8.0), np.arange(11.0) ** 2)
-    got = seen_through(jnp.asarray(image), jnp.asarray(gaussian(1.7, 21), jnp.float32), 0.8)
+    got = THROUGH(image, np.asarray(gaussian(1.7, 21), np.float32), 0.8)
     # What is wide enough is its own samples: Gaussians of pixels here are.
     wanted = fftconvolve(image, gaussian(1.5, 21), mode="same")
     np.testing.assert_allclose(np.asarray(got), wanted, atol=2e-3 * wanted.max())
@@ -116,24 +118,26 @@ def test_flux_is_eliminated():
     """No other flux has a smaller chi2, and the scale of the data is of no account."""
     rng = np.random.default_rng(2)
     galaxy, psf = hills(1).images[0], gaussian(1.6)
-    seen = np.asarray(seen_through(jnp.asarray(galaxy), jnp.asarray(psf, jnp.float32), 0.8))
+    seen = np.asarray(THROUGH(galaxy, np.asarray(psf, np.float32), 0.8))
     weight = rng.uniform(0.5, 2, galaxy.shape) * (rng.uniform(size=galaxy.shape) > 0.1)
     data = 7 * seen + 0.05 * rng.normal(size=galaxy.shape)
     loss = NoisyLoss(jnp.zeros((11, 11)), 0.8)
     observed = tuple(jnp.asarray(v, jnp.float32) for v in (data, weight, psf))
-    got = float(loss.misfit(jnp.asarray(galaxy), observed))
+    misfit = jax.jit(lambda *given: loss.misfit(*given))
+    got = float(misfit(jnp.asarray(galaxy), observed))
     best = min(0.5 * np.sum(weight * (data - flux * seen) ** 2) for flux in np.linspace(6, 8, 2001))
     assert got == pytest.approx(best, rel=1e-3)
     dark = (jnp.zeros((11, 11)), jnp.zeros((11, 11)), observed[2])
-    assert float(loss.misfit(jnp.asarray(galaxy), dark)) == 0
+    assert float(misfit(jnp.asarray(galaxy), dark)) == 0
     assert np.isfinite(np.asarray(loss.features(dark))).all()
 
 
+@pytest.mark.slow
 def test_bound_is_above_minus_the_log_likelihood():
     """In one latent the integral over it can be done; the bound is above it, by no wide margin."""
     frame = Frame(size=5)
     y, x = np.mgrid[:5, :5] - 2
-    layer = eqx.nn.Linear(1, 25, key=jax.random.key(0))
+    layer = eqx.filter_eval_shape(eqx.nn.Linear, 1, 25, key=jax.random.key(0))
     tilt = jnp.asarray(x.reshape(25, 1), jnp.float32)
     layer = eqx.tree_at(lambda one: (one.weight, one.bias), layer, (0.3 * tilt, jnp.zeros(25)))
     decoder = Decoder((layer,), jnp.asarray(-0.3 * (x**2 + y**2), jnp.float32), frame)
@@ -168,12 +172,11 @@ def test_turns_are_the_eight_of_a_square():
 
 
 def test_decoder_starts_near_the_mean():
-    images = hills().images
-    mean = mean_log_image(images)
+    mean = mean_log_image(hills().images)
     np.testing.assert_allclose(mean, np.rot90(mean), rtol=1e-5)
     assert np.exp(mean).sum() == pytest.approx(1, abs=1e-5)
     decoder = make_decoder(jnp.asarray(mean), (8,), 2, FRAME, jax.random.key(0))
-    ratio = np.log(np.asarray(decoder(jnp.zeros(2)))) - mean
+    ratio = np.log(np.asarray(jax.jit(lambda: decoder(jnp.zeros(2)))())) - mean
     assert np.abs(ratio).max() < 0.2
 
 
@@ -266,6 +269,7 @@ def observed(n=40):
     return Stamps(data, np.full(data.shape, (1e4 * sigma) ** 2), np.asarray(psf))
 
 
+@pytest.mark.slow
 def test_stamps_with_noise_are_learnt_from(tmp_path):
     stamps = observed()
     stamps = replace(stamps, psf=np.broadcast_to(stamps.psf, (40, 15, 15)))
@@ -277,6 +281,7 @@ def test_stamps_with_noise_are_learnt_from(tmp_path):
     same(found, replace(found, prior=load_prior(tmp_path / "prior.eqx")))
 
 
+@pytest.mark.slow
 def test_one_psf_for_all_stamps_is_kept_once():
     stamps = observed()
     one = learning_set(stamps, 1.0, 0.25, 0)
@@ -319,8 +324,10 @@ def test_what_is_no_galaxy_is_refused():
 
 _CHILD = """
     import sys
-    from test_train import TINY, hills, replace, train_decoder
-    train_decoder(hills(), replace(TINY, steps=4000), seed=5, checkpoint=sys.argv[1])
+    from test_train import TINY, hasty, hills, replace, train_decoder
+    # Compiled as it is here: other code rounds otherwise.
+    with hasty():
+        train_decoder(hills(), replace(TINY, steps=4000), seed=5, checkpoint=sys.argv[1])
 """
 
 

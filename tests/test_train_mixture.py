@@ -18,6 +18,7 @@ def hastily():
     with hasty():
         yield
 
+
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[-2.0, 1.0], [1.5, -0.5]])
 COVARIANCES = np.array([[[0.5, 0.3], [0.3, 0.4]], [[1.0, -0.2], [-0.2, 0.2]]])

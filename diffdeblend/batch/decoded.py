@@ -98,7 +98,8 @@ def fit_decoded(
 
     counts = [len(task.guess.kind) for task in tasks]
     found = decode_all(counts, run, fallback=fallback, robust=robust, restarts=restarts)
-    return found_of(found, tasks, prior.n_latent)
+    # What two models differ by is there already.
+    return found_of(found, tasks, prior.n_latent, widen=not robust)
 
 
 @eqx.filter_jit

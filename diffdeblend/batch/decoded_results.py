@@ -23,8 +23,9 @@ _SHAPES = ("radius", "index", "radius_ratio", "shear_ratio", "ellipticity", "bul
 class FoundDecoded(Found):
     """`Found` with what is known of decoded galaxies besides; a row a source.
 
-    `kind` is -1 for them; their `radius` and `ellipticity` are those of the decoded image without
-    the frame's PSF.
+    `kind` is -1 for them; their `x` and `y` are those of the centroid of the decoded light, which
+    is what data fix; their `radius` and `ellipticity` those of the decoded image without the
+    frame's PSF.
 
     - `decoded`: whether the source is decoded at the end.
     - `latent`, `latent_err`: `(source, latent)`, NaN for others.
@@ -42,6 +43,11 @@ class FoundDecoded(Found):
     own_chi2: Float[np.ndarray, "source"]
     own_quantile: Float[np.ndarray, "source"]
     decoder_log_odds: Float[np.ndarray, "source"]
+
+    @property
+    def replaced(self) -> Bool[np.ndarray, "source"]:
+        """Which sources another model took over, as the evidence asked for."""
+        return ~self.decoded
 
     @property
     def model(self) -> list[str]:
@@ -62,8 +68,13 @@ class FoundDecoded(Found):
         return table
 
 
-def found_of(attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int) -> FoundDecoded:
-    """The fits of all tasks as one catalogue, with flags."""
+def found_of(
+    attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int, *, widen: bool = True
+) -> FoundDecoded:
+    """The fits of all tasks as one catalogue, with flags.
+
+    - `widen`: errors of faint sources, as those of parametric ones.
+    """
     bands = tasks[0].blend.n_bands if tasks else 0
     sky = tasks[0].guess.sky.shape[1] if tasks else 0
     plain = empty(tasks, bands, sky)
@@ -79,6 +90,8 @@ def found_of(attempts: Sequence[Attempt], tasks: Sequence[Task], n_latent: int) 
     )
     for number, (one, task) in enumerate(zip(attempts, tasks, strict=True)):
         _put(found, number, one, task)
+    if widen:
+        found.widen(np.arange(n))
     set_flags(found, tasks)
     for number, one in enumerate(attempts):
         rows_ = found.rows(number)
@@ -91,8 +104,8 @@ def _put(found: FoundDecoded, number: int, one: Attempt, task: Task) -> None:
     found.decoded[rows] = one.decoded
     found.kind[rows] = np.where(one.decoded, DECODED, one.kind)
     for axis, name in enumerate("xy"):
-        getattr(found, name)[rows] = columns[name] + task.blend.origin[axis]
-        getattr(found, f"{name}_err")[rows] = columns[f"{name}_err"]
+        getattr(found, name)[rows] = columns[f"centre_{name}"] + task.blend.origin[axis]
+        getattr(found, f"{name}_err")[rows] = columns[f"centre_{name}_err"]
     for name in ("flux", "flux_err", "bulge_flux", "bulge_flux_err"):
         getattr(found, name)[rows] = columns[name] * unit
     for name in _SHAPES[:-1]:

@@ -28,6 +28,7 @@ from diffdeblend.components import Kind
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.deblend import MODELS
 from diffdeblend.deblend.decoded_steps import refuse_with_prior
+from diffdeblend.deblend.parametric import check_family, refuse_of_decoders
 from diffdeblend.fit import FirstOrder, Fit, LevenbergMarquardt
 from diffdeblend.fit.fit import Method
 from diffdeblend.grid import Quality
@@ -91,10 +92,10 @@ def fit_batch(
         trusts the prior less.
     - `fallback`: give a source that is out of the prior's domain, or as compact as a star, to the
         one of point, Sersic and bulge + disc of greatest evidence, where that is greater than the
-        decoder's, and fit the blend again. The flags say which were out of domain.
-    - `robust`: weigh a Sersic galaxy against the decoder for every source, at prior odds of 1 to
-        9, all other sources decoded. The source becomes the more probable one; its flux and
-        error are mean and standard deviation over both.
+        decoder's, and fit the blend again. The flags say which are out of domain; errors of these
+        allow for 7 % of their flux, whatever model they have, but for stars.
+    - `robust`: fit each blend with Sersic galaxies, too; fluxes are then means over both fits, and
+        errors hold what these differ by. The catalogue's models stay those of the first.
     - `false_alarm`: share of the prior's own galaxies that may be flagged as out of its domain.
     - `background`: `"constant"` or `"linear"` in each band, fitted with the sources, or `"none"`.
     - `model_error`: how far models are from real galaxies, as a fraction of the local light, added
@@ -124,12 +125,19 @@ def fit_batch(
     not fit the sources, or a prior that does not fit the data or what else is asked for.
     """
     if isinstance(prior, ParametricPrior):
+        light = "" if prior.n_shapes == len(prior.names) else ", zero_points=..., bands=..."
         raise ValueError(
-            "`prior` must know how wide pixels are: give `prior.on(exposure)`, or "
-            "`prior.on(pixel_scale=...)`."
+            "`prior` must know how wide pixels are: give `prior=prior.on(exposure)`, or "
+            f"`prior=prior.on(pixel_scale=...{light})`."
         )
     learned = None
     if isinstance(prior, PixelPrior):
+        refuse_of_decoders(robust=robust)
+        if temperature != 1:
+            raise ValueError(
+                "`temperature` of a parametric prior: give `prior.on(..., temperature=...)`; got "
+                f"{temperature}."
+            )
         learned, prior = prior, None
     if prior is not None:
         refuse_with_prior(
@@ -146,6 +154,8 @@ def fit_batch(
     if sources is not None and (not sources or list(sources) != sorted({*map(int, sources)} - {0})):
         raise ValueError(f"`sources` must be increasing integers from 1; got {sources!r}.")
     chosen = MODELS[model]
+    if learned is not None and kinds is None:
+        check_family(learned.family, model, chosen.kind, ("sersic", "bulge_disc"))
     if sizes is None:
         sizes = DECODED_SIZES if prior is not None else (64, 128, 256)
     prepare = Preparation(

@@ -24,11 +24,12 @@ from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.clock import Clock
+from diffdeblend.deblend.parametric import mixture_settings
 from diffdeblend.detect.detect import Detections, PSFKernel, detect
 from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
 from diffdeblend.detect.peaks import psf_images
 from diffdeblend.exposure import Exposure
-from diffdeblend.priors import DecoderPrior
+from diffdeblend.priors import DecoderPrior, ParametricPrior
 
 # The filter's significance, at which one peak in a million of noise alone is taken for a source.
 _SIGNIFICANT = 5.0
@@ -75,7 +76,7 @@ def deblend_image(
     positions: Float[ArrayLike, "source 2"] | Detections | None = None,
     *,
     model: str | None = None,
-    prior: DecoderPrior | None = None,
+    prior: DecoderPrior | ParametricPrior | None = None,
     temperature: float = 1.0,
     fallback: bool = True,
     robust: bool = False,
@@ -89,8 +90,8 @@ def deblend_image(
 
     - `positions`: (x, y) of each source in pixels, good to half a pixel, or what `detect` found;
         None: those of `find`.
-    - `model`, `prior`, `temperature`, `fallback`, `robust`, `background`, `model_error`: as in
-        `fit_batch`.
+    - `model`, `temperature`, `fallback`, `robust`, `background`, `model_error`: as in `fit_batch`;
+        `prior`: as in `deblend`.
     - `free_form`: whether sources may be refined with free pixels where residuals ask for it.
     - `report`: called with a line of text as each stage begins; `progress`: as `report` of
         `fit_batch`.
@@ -103,6 +104,9 @@ def deblend_image(
     decodes = isinstance(prior, DecoderPrior)
     if isinstance(prior, DecoderPrior):
         prior.check(exposure.header.pixel_scale)
+    # Before the search for sources: whether the exposure has what it asks for.
+    mixture = isinstance(prior, ParametricPrior)
+    placed = prior.on(exposure, temperature=temperature) if mixture else prior
     clock.stage("detect")
     if positions is None:
         positions = find(exposure)
@@ -116,23 +120,21 @@ def deblend_image(
     found = fit_batch(
         blends,
         model=model,
-        prior=prior,
-        temperature=temperature,
+        prior=placed,
+        temperature=1.0 if mixture else temperature,
         fallback=fallback,
         robust=robust,
         background=background,
         free_form=free_form,
         model_error=model_error,
-        # Of decoded galaxies they are the model, on their whole stamps; others are drawn, beyond
-        # these, too.
+        # Of decoded galaxies they are the model; others are drawn, beyond their stamps, too.
         images=decodes,
-        trim=not decodes,
         report=progress,
     )
     clock.stage("models")
     data, weight = used_pixels(exposure)
     if decodes:
-        image, snr = _pasted(found, blends, exposure, weight)
+        image, snr = _pasted(found, exposure, weight)
     else:
         image, snr = _drawn(found, exposure, weight)
     sky = _sky(found, blends, data, weight, found_before)
@@ -148,8 +150,9 @@ def deblend_image(
     used = max(int((weight > 0).sum()), 1)
     summary = {
         "settings": {
-            "model": "auto" if model is None and prior is None else model,
+            "model": "auto" if model is None and not decodes else model,
             **prior_settings(prior, temperature, fallback, robust),
+            **mixture_settings(prior, temperature),
             "background": background,
             "free_form": free_form,
             "model_error": model_error,
@@ -224,14 +227,14 @@ def _drawn(
 
 
 def _pasted(
-    found: Found, blends: Sequence[Blend], exposure: Exposure, weight: np.ndarray
+    found: Found, exposure: Exposure, weight: np.ndarray
 ) -> tuple[Float[np.ndarray, "band y x"], Float[np.ndarray, "source"]]:
     """The same from the images of the fits, cut where their stamps end."""
     image = np.zeros((exposure.n_bands, *exposure.shape), np.float32)
     snr = np.full(len(found.x), np.nan)
     for number, each in enumerate(found.images):
         if found.finite[number] and each is not None:
-            x0, y0 = blends[number].origin
+            x0, y0 = found.origin[number]
             part = (slice(y0, y0 + each.shape[2]), slice(x0, x0 + each.shape[3]))
             image[:, *part] += each.sum(axis=0)
             snr[found.rows(number)] = np.sqrt(np.sum(weight[:, *part] * each**2, axis=(1, 2, 3)))

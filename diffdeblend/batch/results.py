@@ -47,6 +47,8 @@ class Found:
     - `covariance`: of each blend, where it was asked for, in units of the noise.
     - `images`: of the sources of each blend as the camera sees them, `(source, band, y, x)` on the
         stamp that was fitted, where they were asked for.
+    - `origin`: where in the image that stamp begins, (x, y): a trimmed one begins later than the
+        blend that was given.
     """
 
     bands: int
@@ -83,6 +85,7 @@ class Found:
     finite: Bool[np.ndarray, "blend"]
     covariance: list[Any]
     images: list[Any]
+    origin: Int[np.ndarray, "blend 2"]
 
     @property
     def n_blends(self) -> int:
@@ -138,7 +141,7 @@ class Found:
         self.bulge_flux[rows] = np.where(bulge, parts[:, 1] * unit, 0)
         self.flux_err[rows] = np.asarray(fit.flux_error, float)[: len(tasks)][chosen] * unit
         self.bulge_flux_err[rows] = np.where(bulge, of(errors, "flux")[:, 1] * unit, 0)
-        self._widen(rows)
+        self.widen(rows)
         chosen_blends = np.asarray(numbers)
         units = np.stack([task.unit for task in tasks])
         background = fit.scene.background
@@ -157,8 +160,8 @@ class Found:
         self.converged[chosen_blends] = np.asarray(fit.converged)[: len(tasks)]
         self.finite[chosen_blends] = np.asarray(fit.finite)[: len(tasks)]
 
-    def _widen(self, rows: Int[np.ndarray, "n"]) -> None:
-        """What a linear error leaves out where the noise is not small against the light."""
+    def widen(self, rows: Int[np.ndarray, "n"]) -> None:
+        """Add what a linear error leaves out where the noise is not small against the light."""
         ratio = np.divide(
             np.maximum(self.flux[rows], 0),
             self.flux_err[rows],
@@ -274,6 +277,7 @@ def empty(tasks: Sequence[Task], bands: int, sky: int) -> Found:
             "finite": np.zeros(n_blends, bool),
             "covariance": [None] * n_blends,
             "images": [None] * n_blends,
+            "origin": np.array([task.blend.origin for task in tasks], int).reshape(-1, 2),
         }
     )
 

@@ -12,6 +12,10 @@ from diffdeblend.deblend.mixed import MixedFit
 
 # Shapes of a parametric source, each with its error under its name with `_err`.
 _SHAPES = ("radius", "index", "radius_ratio", "shear_ratio", "ellipticity")
+# What a prior takes for granted of the outskirts of a galaxy moves its centroid, in pixels along
+# each axis. Found on pairs of bulge + disc + knots and of real galaxies. Of others, above a
+# signal-to-noise ratio of 100, 89 % are within two sigmas with it, 73 % of 184 without.
+_CENTRE_FLOOR = 0.05
 
 
 @dataclass(eq=False)
@@ -19,11 +23,13 @@ class Attempt:
     """One fit of one blend: a row a source, in pixels of the stamp and units of its task.
 
     - `decoded`: which sources are decoded; `kind`: what the others are.
-    - `columns`: by name `x`, `y`, `flux` `(source, band)`, `bulge_flux`, `latent`
-        `(source, latent)`, NaN where not decoded, and the shapes of `AnySource`, NaN for an index
-        or ratios of decoded ones; the error of each under its name with `_err`; and
+    - `columns`: by name `x`, `y` (of the model, to start from), `centre_x`, `centre_y` (to be told:
+        of decoded sources the centroid of the light), `flux` `(source, band)`, `bulge_flux`,
+        `latent` `(source, latent)`, NaN where not decoded, and the shapes of `AnySource`, NaN for
+        an index or ratios of decoded ones; the error of each under its name with `_err`; and
         `latent_norm`, `latent_quantile`, `own_chi2`, `own_quantile`.
-    - `outside`: which decoded sources are out of the prior's domain.
+    - `outside`: which sources are out of the prior's domain; of one that is decoded no more,
+        whether it was.
     - `evidence`: its logarithm; `value`: half of chi2 minus the log-prior.
     - `sky`, `chi2`, `n_pixels`: a row a band.
     - `odds`: logarithm of the odds of the decoder, where another model was weighed; else NaN.
@@ -82,6 +88,9 @@ def attempt_of(
         "latent": learned.latent[:n],
         "latent_err": found.latent_err[:n],
     }
+    for axis, name in enumerate("xy"):
+        columns[f"centre_{name}"] = found.centroid[:n, axis]
+        columns[f"centre_{name}_err"] = np.hypot(found.centroid_err[:n, axis], _CENTRE_FLOOR)
     none = np.full(n, np.nan)
     shapes = dict.fromkeys([f"{name}{end}" for name in _SHAPES for end in ("", "_err")], none)
     for name in ("radius", "radius_err", "ellipticity", "ellipticity_err"):
@@ -104,6 +113,7 @@ def attempt_of(
             "latent": np.full_like(columns["latent"], np.nan),
             "latent_err": np.full_like(columns["latent"], np.nan),
         }
+        other |= {f"centre_{name}": other[name] for name in ("x", "x_err", "y", "y_err")}
         columns = {k: _where(decoded, columns[k], other[k]) for k in columns}
         for name in _SHAPES:
             shapes[name] = _where(decoded, shapes[name], getattr(plain, name)[:n])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from diffdeblend import __version__
 from diffdeblend.exposure import Header
@@ -88,7 +88,7 @@ class Sources:
     reduced_chi2: Float[np.ndarray, "source"]
     n_parameters: Int[np.ndarray, "source"]
     snr: Float[np.ndarray, "source"]
-    support: Mapping[str, Float[np.ndarray, "source"]] = field(default_factory=dict)
+    support: Mapping[str, Shaped[np.ndarray, "source"]] = field(default_factory=dict)
 
 
 SUPPORT_MEANINGS: Mapping[str, str] = {
@@ -96,6 +96,7 @@ SUPPORT_MEANINGS: Mapping[str, str] = {
     "latent_quantile": "Its place among those of the prior's population at this noise",
     "own_chi2": "Mean squared residual over variance in the source's own light",
     "own_quantile": "Its place among those of a model that is right",
+    "replaced": "Whether another model explains it better than the prior's galaxies, and took over",
     "decoder_log_odds": "Logarithm of the odds of the decoder against other models; NaN if untried",
 }
 
@@ -312,7 +313,8 @@ def _quality(sources: Sources) -> Iterator[Column]:
         "Number of free parameters of the source's model",
     )
     for name, values in sources.support.items():
-        yield name, values, _COUNTS, SUPPORT_MEANINGS[name]
+        # A yes or no has no unit, and stays one.
+        yield name, values, None if values.dtype == bool else _COUNTS, SUPPORT_MEANINGS[name]
     bits = "; ".join(f"{flag.value} {flag.name}: {text}" for flag, text in FLAG_MEANINGS.items())
     yield "flags", np.asarray(sources.flags, dtype=np.int32), None, f"Sum of bits. {bits}"
 

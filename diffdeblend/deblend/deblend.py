@@ -23,6 +23,7 @@ from diffdeblend.deblend.clock import Clock
 from diffdeblend.deblend.decoded import fit_exposure, sources_of
 from diffdeblend.deblend.decoded_steps import check_prior, refuse_with_prior
 from diffdeblend.deblend.measure import measure_sources, signal_to_noise
+from diffdeblend.deblend.parametric import check_family, mixture_settings, refuse_of_decoders
 from diffdeblend.deblend.refine import (
     DRAWN,
     asks_for_pixels,
@@ -36,11 +37,12 @@ from diffdeblend.detect import find_peaks
 from diffdeblend.detect.peaks import sky_level
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit import Fit, LevenbergMarquardt, fit
-from diffdeblend.fit.prior import ShapePrior, shape_prior
+from diffdeblend.fit.prior import CostedPrior, ShapePrior, shape_prior
 from diffdeblend.fit.unknowns import Unknowns, free_numbers
 from diffdeblend.grid import make_grid
 from diffdeblend.positions import check_positions
 from diffdeblend.priors.decoder_prior import DecoderPrior
+from diffdeblend.priors.parametric_prior import ParametricPrior
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
@@ -53,6 +55,8 @@ class _Model:
     index: float | None = None
 
 
+# Families that "auto" tries.
+_TRIED = ("sersic", "bulge_disc", "multi_gaussian")
 # "auto" and "free_form" start as Sersic galaxies.
 MODELS: dict[str, _Model] = {
     "auto": _Model(Kind.SERSIC),
@@ -100,7 +104,7 @@ def deblend(
     background: str = "constant",
     free_form: bool | None = None,
     model_error: float = 0.02,
-    prior: DecoderPrior | None = None,
+    prior: DecoderPrior | ParametricPrior | None = None,
     temperature: float = 1.0,
     fallback: bool = True,
     robust: bool = False,
@@ -119,18 +123,25 @@ def deblend(
     - `model_error`: how far parametric models are from real galaxies, as a fraction of the local
         light; added to the noise in quadrature, so that faint sources are not bent to mend what a
         model of a bright neighbour leaves. 0 for simulations from the same models.
-    - `prior`: a learned prior, instead of `model`: sources are galaxies as its decoder draws them.
-        `temperature`: variance of the latents under it.
+    - `prior`: a learned prior. With a `DecoderPrior`, instead of `model`, sources are galaxies as
+        its decoder draws them. A `ParametricPrior` goes beside a `model`: it says which sizes and
+        profiles go together, for its family of sources; the kinds of `"auto"` are chosen without
+        it. It needs the pixel scale, and where it has features of light zero points, too.
+        `temperature`: variance of the latents under it; of a mixture, factor on covariances.
     - `fallback`, `robust`, `false_alarm`: what becomes of sources that are no such galaxies, as in
         `fit_batch`.
     - `report`: called with a line of text as each stage begins.
 
     **Raises:** `ValueError` for an unknown model or background, positions outside of the image, too
     close together or none at all, or a prior of another pixel scale, of a frame wider than the PSF,
-    or beside a model.
+    beside a model that has nothing to do with it, or that asks for what the exposure lacks.
     """
     clock = Clock(report)
-    if prior is not None:
+    placed = None
+    if isinstance(prior, ParametricPrior):
+        refuse_of_decoders(robust=robust)
+        placed = prior.on(exposure, temperature=temperature)
+    elif prior is not None:
         refuse_with_prior(model=None if model == "auto" else model, free_form=free_form or None)
         check_prior(prior, temperature, false_alarm)
         prior.check(exposure.header.pixel_scale, exposure.psf)
@@ -147,6 +158,8 @@ def deblend(
             )
     start_xy = check_positions(positions, exposure.shape)
     chosen = MODELS[model]
+    if placed is not None:
+        check_family(placed.family, model, chosen.kind, _TRIED)
     start = start_scene(
         exposure,
         start_xy,
@@ -156,7 +169,7 @@ def deblend(
     )
     data, weight = exposure.data, exposure.weight
     lenient = with_model_error(exposure, model_error)
-    if prior is not None:
+    if isinstance(prior, DecoderPrior):
         clock.stage("fit")
         decoded = fit_exposure(
             start,
@@ -191,11 +204,12 @@ def deblend(
             exposure, found.scene, found, sources, models, sky, residual, settings, clock
         )
     around = shape_prior(start)
+    learned = around if placed is None else placed.around(around)
     clock.stage("fit")
     found = fit(
         start,
         lenient,
-        prior=around,
+        prior=learned,
         free=None if chosen.index is None else _no_index,
         # A choice of models needs a rough fit only.
         method=LevenbergMarquardt(tolerance=1.0 if model == "auto" else 0.05),
@@ -203,7 +217,7 @@ def deblend(
     )
     if model == "auto":
         clock.stage("choose")
-        found = _choose(found, lenient, around)
+        found = _choose(found, lenient, around, learned)
     clock.stage("models")
     models, sky, residual = _images(found.scene, data, weight, exposure.psf)
     names = _names(found.scene, chosen, model)
@@ -244,6 +258,7 @@ def deblend(
         "background": background,
         "free_form": free_form,
         "model_error": model_error,
+        **mixture_settings(prior, temperature),
     }
     return _deblended(exposure, scene, found, sources, models, sky, residual, settings, clock)
 
@@ -282,8 +297,11 @@ def _deblended(
     return Deblended(exposure, scene, found, sources, catalog, models, sky, residual, summary)
 
 
-def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
-    """The fit with the model of least BIC for each source; never worse than the one given."""
+def _choose(found: Fit, exposure: Exposure, weak: ShapePrior, prior: CostedPrior) -> Fit:
+    """The fit with the model of least BIC for each source; never worse than the one given.
+
+    - `weak`: of the choice; `prior`: of the fit after it.
+    """
     for _ in range(2):
         stack = found.scene.sources[0]
         before = np.asarray(_any_source(stack).kind)
@@ -292,7 +310,7 @@ def _choose(found: Fit, exposure: Exposure, prior: ShapePrior) -> Fit:
             exposure.data,
             exposure.weight,
             exposure.psf,
-            prior,
+            weak,
             worth_trying(found),
             DRAWN,
         )

@@ -163,7 +163,7 @@ def sources_of(
     columns, bands = found.columns, exposure.n_bands
     models, weight = found.images, np.asarray(exposure.weight, float)
     assert models is not None
-    x, y = columns["x"], columns["y"]
+    x, y = columns["centre_x"], columns["centre_y"]
     kinds = [None if d else Kind(int(k)) for d, k in zip(found.decoded, found.kind, strict=True)]
     shape: dict[str, np.ndarray] = {}
     for end in ("", "_err"):
@@ -202,8 +202,8 @@ def sources_of(
     return Sources(
         x=x,
         y=y,
-        x_err=columns["x_err"],
-        y_err=columns["y_err"],
+        x_err=columns["centre_x_err"],
+        y_err=columns["centre_y_err"],
         flux=flux,
         flux_err=error,
         model=["decoded" if kind is None else kind.name.lower() for kind in kinds],
@@ -213,5 +213,6 @@ def sources_of(
         reduced_chi2=reduced_chi2,
         n_parameters=np.array([free if k is None else n_parameters(k, bands) for k in kinds]),
         snr=signal_to_noise(models, weight),
-        support={name: columns[name] for name in support} | {"decoder_log_odds": found.odds},
+        support={name: columns[name] for name in support}
+        | {"replaced": ~found.decoded, "decoder_log_odds": found.odds},
     )

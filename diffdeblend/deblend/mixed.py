@@ -18,7 +18,7 @@ from diffdeblend.fit.prior import ShapePrior
 from diffdeblend.fit.unknowns import free_numbers
 from diffdeblend.grid import Quality
 from diffdeblend.priors.evidence import log_evidence
-from diffdeblend.priors.morphology import shape_of
+from diffdeblend.priors.morphology import morphology_of
 from diffdeblend.priors.support import Support, own_residuals, support_check
 from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene, render_each
@@ -43,7 +43,9 @@ class MixedFit(NamedTuple):
 
     - `fit`: with a stack of `Decoded`, whose decoder is left out, and perhaps one of `AnySource`.
     - `value`: half of chi2 minus the log-prior; `evidence`: its logarithm, see `log_evidence`.
-    - `radius`, `ellipticity` and their errors: of the decoded galaxies.
+    - `centroid`, `radius`, `ellipticity` and their errors: of the light of the decoded galaxies.
+        The centroid, in pixels of the data, is what data fix: x and y of a scene, and latents that
+        move the light on the stamp, do so together only.
     - `latent_err`: one standard deviation of each latent.
     - `support`: of decoded galaxies; `own_chi2` of all.
     - `images`: of the sources as the camera sees them, `(source, band, y, x)`, or None.
@@ -52,6 +54,8 @@ class MixedFit(NamedTuple):
     fit: Fit
     value: Float[Array, ""]
     evidence: Float[Array, ""]
+    centroid: Float[Array, "source 2"]
+    centroid_err: Float[Array, "source 2"]
     radius: Float[Array, "source"]
     radius_err: Float[Array, "source"]
     ellipticity: Float[Array, "source 2"]
@@ -96,9 +100,10 @@ def fit_mixed(
     sky = found.scene.background
     left = data - jnp.sum(images, axis=0)
     left = left if sky is None else left - sky(problem.grid)
-    latents, marginal = _latents(found)
     galaxies = found.scene.sources[0].members
     assert isinstance(galaxies, Decoded)
+    latents, joint = galaxies.latent, _joint(found)
+    marginal = joint[:, 2:, 2:]
     eye = jnp.eye(latents.shape[1], dtype=latents.dtype)
     known = jnp.trace(eye - marginal / temperature, axis1=1, axis2=2)
     # Beside its latents, a place and a flux a band.
@@ -109,16 +114,19 @@ def fit_mixed(
     )
 
     def shapes(z: Array) -> Array:
-        radius, shear = shape_of(decoder, z)
-        return jnp.concatenate([radius[None], shear])
+        centroid, radius, shear = morphology_of(decoder, z)
+        return jnp.concatenate([centroid, radius[None], shear])
 
     def with_errors(source: tuple[Array, Array]) -> tuple[Array, Array]:
         z, own = source
-        slope = jax.jacfwd(shapes)(z)
+        # The place of the stamp moves the centroid and nothing else.
+        by_place = jnp.eye(5, 2, dtype=z.dtype)
+        slope = jnp.concatenate([by_place, jax.jacfwd(shapes)(z)], axis=1)
         return shapes(z), jnp.sqrt(jnp.maximum(jnp.einsum("ij,jk,ik->i", slope, own, slope), 0))
 
     # One after the other: their tangents are products of matrices.
-    values, sigmas = jax.lax.map(with_errors, (latents, marginal))
+    values, sigmas = jax.lax.map(with_errors, (latents, joint))
+    place = jnp.stack([galaxies.x, galaxies.y], axis=1)
     found = eqx.tree_at(lambda f: f.scene.sources[0].shared, found, None)
     if not settings.covariance:
         found = eqx.tree_at(lambda f: f.covariance, found, None)
@@ -126,10 +134,12 @@ def fit_mixed(
         found,
         solution.value,
         evidence,
-        values[:, 0],
-        sigmas[:, 0],
-        values[:, 1:],
-        sigmas[:, 1:],
+        place + values[:, :2],
+        sigmas[:, :2],
+        values[:, 2],
+        sigmas[:, 2],
+        values[:, 3:],
+        sigmas[:, 3:],
         jnp.sqrt(jnp.maximum(jnp.diagonal(marginal, axis1=1, axis2=2), 0)),
         support,
         images if settings.images else None,
@@ -173,12 +183,11 @@ def _mixed(
     return Scene(stacks, start.background, start.dx, start.dy), around
 
 
-def _latents(found: Fit) -> tuple[Array, Array]:
-    """Latents of all sources, and their covariances, marginal over all else."""
+def _joint(found: Fit) -> Float[Array, "source n n"]:
+    """Covariance of x, y and latent of each decoded source, marginal over all else."""
     members = found.scene.sources[0].members
     assert isinstance(members, Decoded)
     size, n = members.latent.shape
     each = 2 + n
     flat = found.covariance.shape[: size * each, : size * each].reshape(size, each, size, each)
-    blocks = jnp.stack([flat[s, 2:, s, 2:] for s in range(size)])
-    return members.latent, blocks
+    return jnp.stack([flat[s, :, s] for s in range(size)])

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffdeblend.fit.ellipses import Ellipses
+from diffdeblend.components import AnyStack
+from diffdeblend.fit.ellipses import Ellipses, draw_ellipses
 from diffdeblend.fit.unknowns import Unknowns, scene_of
-from diffdeblend.fourier import Pair
-from diffdeblend.grid import Modes
+from diffdeblend.fourier import Pair, low_modes
+from diffdeblend.grid import Grid, Modes
 from diffdeblend.parameters import names_of
 from diffdeblend.scene import Scene
 
@@ -37,42 +38,63 @@ class Columns(eqx.Module):
         """Number of profiles."""
         return self.modes.shape[0] - self.slot.shape[0]
 
+    def low(self, grid: Grid, low: Grid) -> "Columns":
+        """The same on the lowest modes of a grid."""
+        n = grid.modes.kx.size
+        parts = low_modes((self.modes[:, :n], self.modes[:, n:]), grid, low)
+        return eqx.tree_at(lambda c: c.modes, self, joined([parts]))
+
+
+def knows_columns(scene: Scene) -> bool:
+    """Whether some components have columns of their own, and all others are `AnySource`."""
+    own = [stack.members.has_columns for stack in scene.sources]
+    return any(own) and all(
+        has or isinstance(stack, AnyStack) for has, stack in zip(own, scene.sources, strict=True)
+    )
+
 
 def columns_by_autodiff(unknowns: Unknowns, template: Scene, modes: Modes) -> Columns:
     """Columns of any scene, by forward-mode autodiff of the profiles alone.
 
     One tangent a parameter for all sources of a stack at once; or by the component's own columns,
-    where it has some.
+    where it has some. A scene that `knows_columns` leaves nothing to autodiff.
     """
     values: list[Pair] = []
     slopes: list[Pair] = []
     slots, chains, along = [], [], []
-    first = 0
+    first, known = 0, knows_columns(template)
     for number, (stack, shape) in enumerate(zip(template.sources, unknowns.shape, strict=True)):
         parameters = shape.shape[1]
-        if stack.members.has_columns:
-            drawn = scene_of(unknowns, template).sources[number]
-            value, several = drawn.columns(modes)
-            slopes.append((_flat(several[0]), _flat(several[1])))
+        if known and isinstance(stack, AnyStack):
+            (value, *several), chain, direction = _of_ellipses(
+                draw_ellipses(stack, shape, modes), modes
+            )
+            slopes += several
         else:
+            if stack.members.has_columns:
+                drawn = scene_of(unknowns, template).sources[number]
+                value, several = drawn.columns(modes)
+                slopes.append((_flat(several[0]), _flat(several[1])))
+            else:
 
-            def profile(vector: Array, number: int = number) -> Pair:
-                changed = eqx.tree_at(lambda u: u.shape[number], unknowns, vector)
-                return scene_of(changed, template).sources[number].fourier(modes)
+                def profile(vector: Array, number: int = number) -> Pair:
+                    changed = eqx.tree_at(lambda u: u.shape[number], unknowns, vector)
+                    return scene_of(changed, template).sources[number].fourier(modes)
 
-            value, push = jax.linearize(profile, shape)
-            still = jnp.zeros_like(shape)
-            # Unrolled: batching the tangents is slower.
-            slopes += [push(still.at[:, p].set(1)) for p in range(parameters)]
+                value, push = jax.linearize(profile, shape)
+                still = jnp.zeros_like(shape)
+                # Unrolled: batching the tangents is slower.
+                slopes += [push(still.at[:, p].set(1)) for p in range(parameters)]
+            names = names_of(stack.member(0))
+            # (parameter, slot, source, parameter): a slot answers to its own source alone.
+            one = jnp.eye(parameters, dtype=shape.dtype)[:, None, None, :]
+            chain = stack.membership.T[None, :, :, None] * one
+            direction = np.array([[name == "x", name == "y"] for name in names], dtype=float)
         values.append(value)
-        names = names_of(stack.member(0))
-        slots.append(np.tile(first + np.arange(stack.n_slots), parameters))
-        # (parameter, slot, source, parameter): a slot answers to its own source alone.
-        one = jnp.eye(parameters, dtype=shape.dtype)[:, None, None, :]
-        chain = stack.membership.T[None, :, :, None] * one
-        chains.append(chain.reshape(parameters * stack.n_slots, shape.size))
-        direction = np.array([[name == "x", name == "y"] for name in names], dtype=float)
-        along.append(np.repeat(direction.reshape(-1, 2), stack.n_slots, axis=0))
+        rows = len(direction)
+        slots.append(np.tile(first + np.arange(stack.n_slots), rows))
+        chains.append(chain.reshape(rows * stack.n_slots, shape.size))
+        along.append(np.repeat(direction, stack.n_slots, axis=0))
         first += stack.n_slots
     return Columns(
         joined([*values, *slopes]),
@@ -88,6 +110,18 @@ def _flat(rows: Float[Array, "parameter slot k"]) -> Float[Array, "row k"]:
 
 def columns_of_ellipses(drawn: Ellipses, modes: Modes, n_shape: int) -> Columns:
     """Columns of a scene of `AnySource`, from its profiles on these modes."""
+    pairs, chain, direction = _of_ellipses(drawn, modes)
+    n_slots = drawn.value.shape[0]
+    return Columns(
+        joined(pairs),
+        jnp.asarray(np.tile(np.arange(n_slots), 6)),
+        chain.reshape(6 * n_slots, n_shape),
+        jnp.asarray(np.repeat(direction, n_slots, axis=0), dtype=drawn.value.dtype),
+    )
+
+
+def _of_ellipses(drawn: Ellipses, modes: Modes) -> tuple[list[Pair], Array, np.ndarray]:
+    """Profiles and their derivatives by six numbers; chain and direction of these."""
     kx, ky = modes.kx, modes.ky
     value, by_q, by_index = drawn.value, drawn.by_q, drawn.by_index
     cosine, sine = drawn.cosine, drawn.sine
@@ -97,17 +131,11 @@ def columns_of_ellipses(drawn: Ellipses, modes: Modes, n_shape: int) -> Columns:
     pairs += [(-k * shining[1], -k * shining[0]) for k in (kx, ky)]
     pairs += [(k * curving[0], -k * curving[1]) for k in (kx**2, 2 * kx * ky, ky**2)]
     pairs += [(by_index * cosine, -by_index * sine)]
-    n_slots = value.shape[0]
     # (number, slot, source, parameter): a slot depends on its owner alone.
     chain = jnp.einsum("cnp,cs->ncsp", drawn.chain, drawn.membership)
-    direction = np.zeros((6, n_slots, 2))
-    direction[0, :, 0] = direction[1, :, 1] = 1
-    return Columns(
-        joined(pairs),
-        jnp.asarray(np.tile(np.arange(n_slots), 6)),
-        chain.reshape(6 * n_slots, n_shape),
-        jnp.asarray(direction.reshape(-1, 2), dtype=value.dtype),
-    )
+    direction = np.zeros((6, 2))
+    direction[0, 0] = direction[1, 1] = 1
+    return pairs, chain, direction
 
 
 def joined(pairs: list[Pair]) -> Float[Array, "row k"]:

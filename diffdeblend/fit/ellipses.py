@@ -21,7 +21,7 @@ from diffdeblend.fourier import (
     to_image,
     to_modes,
 )
-from diffdeblend.grid import Grid
+from diffdeblend.grid import Grid, Modes
 from diffdeblend.parameters import unpack
 from diffdeblend.radial import value_and_slopes
 from diffdeblend.scene import Scene
@@ -75,22 +75,10 @@ def chi2_of_ellipses(
     grid, modes = problem.grid, problem.grid.modes
     stack = template.sources[0]
     assert isinstance(stack, AnyStack)
-    shape, flux = unknowns.shape[0], unknowns.flux
-    numbers, chain = _numbers(stack, shape)
-    x, y, xx, xy, yy, index = (numbers[:, i, None] for i in range(6))
-    basis = (modes.kx**2, 2 * modes.kx * modes.ky, modes.ky**2)
-    on = stack.lit_slot.astype(shape.dtype)[:, None]
-    value, by_q, by_index = (
-        on * part
-        for part in jax.vmap(value_and_slopes)(
-            xx * basis[0] + xy * basis[1] + yy * basis[2], index[:, 0]
-        )
-    )
-    cosine, sine = cos_sin(x * modes.kx + y * modes.ky)
-    # Each is read many times: fused with its readers it would be computed as often.
-    value, by_q, by_index, cosine, sine = jax.lax.optimization_barrier(
-        (value, by_q, by_index, cosine, sine)
-    )
+    flux = unknowns.flux
+    drawn, basis = _drawn(stack, unknowns.shape[0], modes)
+    value, by_q, by_index = drawn.value, drawn.by_q, drawn.by_index
+    cosine, sine = drawn.cosine, drawn.sine
     lit = (value * cosine, -value * sine)
     spectrum = (_dot(flux.T, lit[0]), _dot(flux.T, lit[1]))
     through = multiply(problem.psf, shift(modes, unknowns.dx, unknowns.dy))
@@ -118,8 +106,9 @@ def chi2_of_ellipses(
         ],
         axis=1,
     )
-    membership = stack.membership.T
-    by_shape = jnp.einsum("cn,cnp,cs->sp", by_number, chain, membership, precision=EXACT)
+    by_shape = jnp.einsum(
+        "cn,cnp,cs->sp", by_number, drawn.chain, drawn.membership, precision=EXACT
+    )
     by_sky = jnp.zeros_like(unknowns.sky)
     if sky is not None:
         by_sky = -jnp.einsum("byx,nyx->bn", weighted, sky, precision=EXACT)
@@ -133,8 +122,34 @@ def chi2_of_ellipses(
         dx=jnp.sum(modes.kx * turned, axis=1),
         dy=jnp.sum(modes.ky * turned, axis=1),
     )
-    drawn = Ellipses(value, by_q, by_index, cosine, sine, chain, membership)
     return chi2, gradient, drawn
+
+
+def draw_ellipses(
+    stack: AnyStack, shape: Float[Array, "source parameter"], modes: Modes
+) -> Ellipses:
+    """The profiles of a stack for these mapped shapes."""
+    return _drawn(stack, shape, modes)[0]
+
+
+def _drawn(stack: AnyStack, shape: Array, modes: Modes) -> tuple[Ellipses, tuple[Array, ...]]:
+    """The profiles, and what the squared frequency of each is made of."""
+    numbers, chain = _numbers(stack, shape)
+    x, y, xx, xy, yy, index = (numbers[:, i, None] for i in range(6))
+    basis = (modes.kx**2, 2 * modes.kx * modes.ky, modes.ky**2)
+    on = stack.lit_slot.astype(shape.dtype)[:, None]
+    value, by_q, by_index = (
+        on * part
+        for part in jax.vmap(value_and_slopes)(
+            xx * basis[0] + xy * basis[1] + yy * basis[2], index[:, 0]
+        )
+    )
+    cosine, sine = cos_sin(x * modes.kx + y * modes.ky)
+    # Each is read many times: fused with its readers it would be computed as often.
+    value, by_q, by_index, cosine, sine = jax.lax.optimization_barrier(
+        (value, by_q, by_index, cosine, sine)
+    )
+    return Ellipses(value, by_q, by_index, cosine, sine, chain, stack.membership.T), basis
 
 
 def _numbers(stack: AnyStack, shape: Array) -> tuple[Array, Array]:

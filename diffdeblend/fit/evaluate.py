@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffdeblend.fit.arrow import Normal
+from diffdeblend.fit.by_columns import chi2_of_columns, is_by_columns
 from diffdeblend.fit.columns import Columns, columns_by_autodiff, columns_of_ellipses
 from diffdeblend.fit.ellipses import Ellipses, chi2_of_ellipses, is_ellipses
 from diffdeblend.fit.normal_matrix import (
@@ -44,10 +45,16 @@ def evaluate(
     fixed: Fixed,
     exact: bool | Bool[Array, ""],
 ) -> Evaluation:
-    """Objective, gradient and matrix; by pixels where `exact`, else by modes."""
+    """Objective, gradient and matrix; by pixels where `exact`, else by modes.
+
+    A scene that `is_by_columns` has its matrix by pixels always.
+    """
     prior, prior_slope, curvature = prior_terms(unknowns, template, problem)
-    drawn = None
-    if is_ellipses(template, problem):
+    drawn = known = None
+    if is_by_columns(template, problem):
+        known = columns_by_autodiff(unknowns, template, problem.grid.modes)
+        chi2, gradient = chi2_of_columns(unknowns, template, problem, known)
+    elif is_ellipses(template, problem):
         chi2, gradient, drawn = chi2_of_ellipses(unknowns, template, problem)
     else:
 
@@ -59,6 +66,9 @@ def evaluate(
 
     def by_pixels() -> Normal:
         wanted = matrix_grid(problem)
+        if known is not None:
+            low = known if wanted == problem.grid else known.low(problem.grid, wanted)
+            return normal_by_pixels(unknowns, template, problem, low)
         columns = _columns(unknowns, template, drawn, problem.grid, wanted)
         return normal_by_pixels(unknowns, template, problem, columns)
 
@@ -66,7 +76,9 @@ def evaluate(
         columns = _columns(unknowns, template, drawn, problem.grid, low_grid(problem))
         return normal_by_modes(unknowns, template, problem, fixed, columns)
 
-    if isinstance(exact, bool):
+    if known is not None:
+        normal = by_pixels()
+    elif isinstance(exact, bool):
         normal = by_pixels() if exact else by_modes()
     else:
         normal = jax.lax.cond(exact, by_pixels, by_modes)

@@ -16,6 +16,7 @@ from diffdeblend.fit.arrow import (
     solve_band,
     solve_shape,
 )
+from diffdeblend.fit.by_columns import is_by_columns
 from diffdeblend.fit.evaluate import Evaluation, evaluate
 from diffdeblend.fit.normal_matrix import Fixed, fixed_terms, with_curvature
 from diffdeblend.fit.objective import Problem
@@ -42,7 +43,8 @@ class LevenbergMarquardt(eqx.Module):
     - `fast_steps`: after so many steps the matrix is made with the weight of every pixel, which is
         slower and ends where the other one crawls. Another value compiles nothing.
     - `escalates`: whether to do so at all; without it there is less to compile.
-    - `exact`: make it so from the beginning, and compile nothing else.
+    - `exact`: make it so from the beginning, and compile nothing else. Scenes of learned galaxies
+        with `AnySource` always do: their columns are drawn once for gradient and matrix.
     - `limit`: as `max_steps`, where that is larger; another value compiles nothing.
 
     ??? cite
@@ -131,7 +133,7 @@ class Walk(eqx.Module):
         dtype = self.start.dx.dtype
         unknown = jax.tree.map(
             lambda s: jnp.zeros(s.shape, s.dtype),
-            jax.eval_shape(lambda u: self._evaluate(u, self.method.exact), unknowns),
+            jax.eval_shape(lambda u: self._evaluate(u, self._always_exact), unknowns),
         )
         return State(
             unknowns=unknowns,
@@ -209,11 +211,15 @@ class Walk(eqx.Module):
 
     @property
     def _escalates(self) -> bool:
-        return self.method.escalates and not self.method.exact
+        return self.method.escalates and not self._always_exact
+
+    @property
+    def _always_exact(self) -> bool:
+        return self.method.exact or is_by_columns(self.start, self.problem)
 
     def _is_exact(self, state: State) -> bool | Array:
-        if self.method.exact or not (self._escalates or self.with_normal):
-            return self.method.exact
+        if self._always_exact or not (self._escalates or self.with_normal):
+            return self._always_exact
         late = state.step >= self.method.fast_steps if self._escalates else jnp.asarray(False)
         return late | (state.phase == _MEASURING)
 

@@ -69,7 +69,7 @@ def normal_by_modes(
     d = columns.modes
     # One product a band: a batched one is no faster, and is slower at other sizes.
     grams = jnp.stack([_dot(d * per_mode[b], d.T) for b in range(n_bands)])
-    rows = _rows(columns, unknowns, fixed.emphasis)
+    rows = rows_of(columns, unknowns, fixed.emphasis)
     by_slot = fixed.emphasis.T
     band = grams[:, :n_slots, :n_slots] * by_slot[:, :, None] * by_slot[:, None, :]
     turned = jax.lax.dot_general(
@@ -166,7 +166,7 @@ def sum_of_products(
         return gram[..., linear, linear], gram[..., linear, shapes], gram[..., shapes, shapes]
 
     # One band at a time bounds the memory.
-    rows = _rows(columns, unknowns)
+    rows = rows_of(columns, unknowns)
     band, cross, shape = jax.lax.map(one_band, (rows, through, of_band))
     return Normal(band, cross, jnp.sum(shape, axis=0))
 
@@ -184,7 +184,7 @@ def _summed(images: Float[Array, "n y x"]) -> Float[Array, "n half half"]:
     return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
-def _rows(
+def rows_of(
     columns: Columns, unknowns: Unknowns, emphasis: Float[Array, "slot band"] | float = 1.0
 ) -> Float[Array, "band row unknown"]:
     """How each row answers to a unit change of each shape, and of dx and dy of the band."""

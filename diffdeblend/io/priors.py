@@ -16,7 +16,9 @@ from diffdeblend.priors import (
     DecoderPrior,
     Denoiser,
     DenoiserPrior,
+    GaussianMixture,
     LogTransform,
+    ParametricPrior,
     Training,
 )
 
@@ -29,10 +31,10 @@ DECODER_PARTS: Mapping[str, type] = {
     part.__name__: part for part in (Decoder, Frame, CouplingFlow, eqx.nn.Linear)
 }
 # Priors that a file may hold, and their parts. A new kind is one more entry.
-PRIORS: tuple[type[eqx.Module], ...] = (DecoderPrior, DenoiserPrior)
+PRIORS: tuple[type[eqx.Module], ...] = (DecoderPrior, DenoiserPrior, ParametricPrior)
 PARTS: Mapping[str, type] = {
     **DECODER_PARTS,
-    **{part.__name__: part for part in (Training, Denoiser, LogTransform)},
+    **{part.__name__: part for part in (Training, Denoiser, LogTransform, GaussianMixture)},
 }
 # Weights are stored by halves only where there are many: means and biases decide all pixels.
 _MANY = 2048
@@ -44,7 +46,7 @@ def save_prior(prior: eqx.Module, path: str | os.PathLike, *, half: bool = False
     The first line is JSON: format, version, structure, and where the prior comes from. The weights
     follow, exact to the last bit. The file appears whole or not at all.
 
-    - `prior`: a `DecoderPrior`, or a `DenoiserPrior` with a `Denoiser`.
+    - `prior`: a `DecoderPrior`, a `DenoiserPrior` with a `Denoiser`, or a `ParametricPrior`.
     - `half`: store large arrays of weights as float16, in half of the space, with 3e-4 of each.
 
     **Raises:** `ValueError` if it is no prior, its weights are not finite, or `half` overflows.

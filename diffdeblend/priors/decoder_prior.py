@@ -133,16 +133,25 @@ def _check_width(psf: AbstractPSF | Any, frame: Frame) -> None:
     if not isinstance(psf, AbstractPSF):
         images = np.asarray(psf)
         psf = PixelPSF(images if images.ndim == 3 else images[None])
-    along, zero = np.linspace(0, np.pi, 33), np.zeros(1)
+    along = np.linspace(0, np.pi, 33)
     gaussian = np.exp(-0.5 * (frame.psf_sigma * along) ** 2)
-    seen = [
-        np.hypot(*map(np.asarray, psf.fourier(product_modes(*map(jnp.asarray, axes)))))
-        for axes in ((along, zero), (zero, along))
-    ]
+    seen = np.asarray(_seen_along_axes(psf, jnp.asarray(along)))
     # A measured PSF has noise; where the Gaussian itself has faded, only that can be above it.
-    beyond = max(float(np.max(one - 1.05 * gaussian)) for one in seen)
+    beyond = float(np.max(seen - 1.05 * gaussian))
     if not beyond <= 0.03:
         raise ValueError(
             f"`psf` is narrower than the frame of the prior, a Gaussian of {frame.psf_sigma} "
             "pixels; train a prior of a narrower frame."
         )
+
+
+@eqx.filter_jit
+def _seen_along_axes(
+    psf: AbstractPSF, along: Float[Array, "mode"]
+) -> Float[Array, "axis band mode"]:
+    """Modulus of a PSF's transform along both axes."""
+    zero = jnp.zeros(1, along.dtype)
+    both = (
+        jnp.hypot(*psf.fourier(product_modes(*axes))) for axes in ((along, zero), (zero, along))
+    )
+    return jnp.stack([one.reshape(-1, along.size) for one in both])

@@ -24,6 +24,14 @@ class GaussianMixture(eqx.Module):
     means: Float[Array, "k d"]
     whitening: Float[Array, "k d d"]
 
+    def __check_init__(self):
+        w, m, c = (np.shape(v) for v in (self.log_weights, self.means, self.whitening))
+        if len(m) != 2 or w != m[:1] or c != (*m, m[1]):
+            raise ValueError(
+                "`log_weights`, `means` and `whitening` need shapes (k,), (k, d) and (k, d, d); "
+                f"got {w}, {m} and {c}."
+            )
+
     @property
     def n_components(self) -> int:
         """Number of components."""

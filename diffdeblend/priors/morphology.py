@@ -1,4 +1,6 @@
-"""Size and shape of a decoded galaxy, with the frame's PSF taken off."""
+"""Centroid, size and shape of a decoded galaxy, with the frame's PSF taken off."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,20 @@ from diffdeblend.components import Decoder
 _RINGS = 48
 
 
-def shape_of(
-    decoder: Decoder, latent: Float[Array, "latent"]
-) -> tuple[Float[Array, ""], Float[Array, "2"]]:
-    """Half-light radius and reduced shear (g1, g2) of a decoded galaxy; pure and differentiable.
+class Morphology(NamedTuple):
+    """What is told of the light of a decoded galaxy, lengths in pixels.
+
+    - `centroid`: (x, y) of its light, from the middle of the stamp.
+    - `radius`: half-light radius; `ellipticity`: reduced shear (g1, g2).
+    """
+
+    centroid: Float[Array, "2"]
+    radius: Float[Array, ""]
+    ellipticity: Float[Array, "2"]
+
+
+def morphology_of(decoder: Decoder, latent: Float[Array, "latent"]) -> Morphology:
+    """Centroid, half-light radius and shear of a decoded galaxy; pure and differentiable.
 
     The radius, in pixels, is the geometric mean of the half axes of the ellipse that holds half of
     the light, as that of a Sersic galaxy before its shear. The shear comes from second moments of
@@ -45,4 +57,4 @@ def shape_of(
     half = jnp.interp(0.5, growth, radii)
     # Of a Gaussian, half of the light is within 1.1774 standard deviations.
     own = jnp.maximum(half**2 - 2 * np.log(2) * frame.psf_sigma**2, floor)
-    return jnp.sqrt(own), shear
+    return Morphology(jnp.stack([mean_x, mean_y]), jnp.sqrt(own), shear)

@@ -150,16 +150,22 @@ class ParametricPrior(eqx.Module):
         pixel_scale: float | None = None,
         zero_points: Sequence[float] | None = None,
         bands: Sequence[str] | None = None,
+        temperature: ArrayLike = 1.0,
     ) -> PixelPrior:
         """The prior in pixels and units of flux, for `fit_batch(..., prior=...)`. Host side.
 
         - `exposure`: tells pixel scale, zero points and bands; or else:
         - `pixel_scale`: arcseconds. `zero_points`: AB magnitude of one unit of flux in each band,
             needed if there are features of light. `bands`: their names.
+        - `temperature`: as in `log_prob`: above 1 the prior is trusted less.
 
         **Raises:** `ValueError` if the pixel scale or needed zero points are unknown, if what is
-        given and what the exposure says differ (by 1 % or 0.02 mag), or for bands that are absent.
+            given and what the exposure says differ (by 1 % or 0.02 mag), for bands that are absent,
+            or for a temperature that is not positive.
         """
+        heat = np.asarray(temperature, float)
+        if heat.shape or not 0 < heat < np.inf:
+            raise ValueError(f"`temperature` must be a positive number; got {temperature}.")
         known = None if exposure is None else exposure.header
         scale = pixel_scale if known is None else _agreed(pixel_scale, known.pixel_scale)
         if scale is None or not (np.isfinite(scale) and scale > 0):
@@ -193,6 +199,7 @@ class ParametricPrior(eqx.Module):
             self.family,
             self.names,
             tuple(columns.tolist()),
+            heat,
         )
 
     def scene_prior(
@@ -220,12 +227,18 @@ class ParametricPrior(eqx.Module):
         **Raises:** `ValueError` as `on`, for as many bands as the scene does not have, or if no
         source is of the family.
         """
-        placed = self.on(exposure, pixel_scale=pixel_scale, zero_points=zero_points, bands=bands)
+        placed = self.on(
+            exposure,
+            pixel_scale=pixel_scale,
+            zero_points=zero_points,
+            bands=bands,
+            temperature=temperature,
+        )
         if not any(speaks_of(stack.member(0), self.family) for stack in start.sources):
             raise ValueError(f"`start` has no source of the family {self.family!r}.")
         if max(placed.columns, default=0) >= start.n_bands:
             raise ValueError(f"`bands` are more than the {start.n_bands} of `start`.")
-        return placed.around(shape_prior(start, position_error), temperature)
+        return placed.around(shape_prior(start, position_error))
 
     def _light(self, points: Any, names: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
         """Columns of the bands of the prior, and microjansky of a unit of flux there."""

@@ -30,11 +30,11 @@ class PixelPrior(eqx.Module):
     family: str = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     columns: tuple[int, ...] = eqx.field(static=True)
+    temperature: Float[Array, ""] = eqx.field(converter=as_float, default=1.0)
 
     def around(
         self,
         weak: ShapePrior,
-        temperature: ArrayLike = 1.0,
         width: ArrayLike = 1.0,
         unit: Float[Array, "band"] | None = None,
     ) -> "MixturePrior":
@@ -56,7 +56,7 @@ class PixelPrior(eqx.Module):
             offset,
             to_micro,
             self.softening,
-            temperature,
+            self.temperature,
             self.family,
             self.names,
             self.columns,

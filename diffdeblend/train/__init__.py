@@ -5,6 +5,9 @@ from diffdeblend.train.catalogs import draw_catalog as draw_catalog
 from diffdeblend.train.denoiser import DenoiserSettings as DenoiserSettings
 from diffdeblend.train.denoiser import TrainedDenoiser as TrainedDenoiser
 from diffdeblend.train.denoiser import train_denoiser as train_denoiser
+from diffdeblend.train.feature_words import read_features as read_features
+from diffdeblend.train.fitted_table import FittedTable as FittedTable
+from diffdeblend.train.fitted_table import read_fitted as read_fitted
 from diffdeblend.train.galaxies import Galaxies as Galaxies
 from diffdeblend.train.galaxies import Mixture as Mixture
 from diffdeblend.train.galaxies import Population as Population
@@ -18,9 +21,11 @@ from diffdeblend.train.mixture import fit_mixture as fit_mixture
 from diffdeblend.train.noisy_stamps import NoisyStamps as NoisyStamps
 from diffdeblend.train.noisy_stamps import cut_stamps as cut_stamps
 from diffdeblend.train.noisy_stamps import read_stamps as read_stamps
+from diffdeblend.train.parametric import Features as Features
 from diffdeblend.train.parametric import catalog_features as catalog_features
 from diffdeblend.train.parametric import fitted_features as fitted_features
 from diffdeblend.train.parametric import learn_parametric as learn_parametric
+from diffdeblend.train.parametric import usual_settings as usual_settings
 from diffdeblend.train.populations import BulgeDiscKnots as BulgeDiscKnots
 from diffdeblend.train.populations import Irregulars as Irregulars
 from diffdeblend.train.populations import Sersics as Sersics

@@ -17,6 +17,7 @@ from diffdeblend.priors.decoder_prior import Training
 from diffdeblend.priors.features import KINDS, MICROJANSKY, SHAPES
 from diffdeblend.priors.parametric_prior import ParametricPrior
 from diffdeblend.simulate import Catalog, Parts
+from diffdeblend.train.fitted_table import FittedTable
 from diffdeblend.train.mixture import MixtureSettings, fit_mixture
 
 # The intervals of index and shear ratio in a fit.
@@ -57,7 +58,7 @@ def catalog_features(
     that of 20 %). As bulge and disc only galaxies with both an index of 1 and one of 4 count.
 
     - `bands`: for magnitude (of the first) and colours: columns `{band}_ab`, or for any band `MAG`
-        or `magnitude` where there is no such column and it is the only band.
+        or `magnitude` where there is no column of that form and it is the only band.
     - `softening`: of the asinh magnitudes, in microjansky; by default a quarter of the flux of the
         faintest hundredth.
 
@@ -67,7 +68,7 @@ def catalog_features(
     if family not in ("sersic", "bulge_disc"):
         raise ValueError(f"`family` must be sersic or bulge_disc; got {family!r}.")
     if catalog.parts is None:
-        raise ValueError("`catalog` has no shapes, only images; fit them, see `fitted_features`.")
+        raise ValueError("`catalog` has no shapes, only images: fit them, and learn from the fits.")
     parts = catalog.parts
     whole = np.asarray(catalog.table["size"], dtype=float)
     light = [_magnitudes(catalog, band, len(bands)) for band in bands]
@@ -106,7 +107,7 @@ def catalog_features(
 
 
 def fitted_features(
-    found: Found,
+    found: Found | FittedTable,
     family: str = "sersic",
     *,
     pixel_scale: float,
@@ -118,7 +119,8 @@ def fitted_features(
 ) -> Features:
     """Features of fitted sources with their errors, which learning takes out.
 
-    - `found`: from `fit_batch`; of its sources those of the family, of converged blends.
+    - `found`: from `fit_batch`, or `read_fitted`; of its sources those of the family, of converged
+        blends.
     - `pixel_scale`: in arcseconds. `zero_points`: AB magnitude of one unit of flux, and `bands`:
         names, both of each band of the fits; without names there are no features of light.
     - `least_snr`: of the flux in any band. In fits of fainter sources the prior that they were made
@@ -185,6 +187,18 @@ def fitted_features(
     return Features(np.stack(values, 1), errors, names, tuple(bands), family, soft, rows)
 
 
+def usual_settings(n: int, seed: int = 0) -> MixtureSettings:
+    """How a prior is learnt from the features of so many galaxies.
+
+    1 to 12 components, of 20 galaxies at least, and a wide one of 2 %, so that a galaxy unlike all
+    others is not forced into the crowd. No component is narrower than half of the crowd where
+    galaxies are few, or a fifth where they are many: what is narrower pulls bright galaxies.
+    """
+    counts = tuple(k for k in (1, 2, 4, 8, 12) if k == 1 or 20 * k <= n)
+    floor = float(np.clip(5 / np.sqrt(n), 0.2, 0.5))
+    return MixtureSettings(n_components=counts, outliers=0.02, floor=floor, seed=seed)
+
+
 def learn_parametric(
     features: Features,
     *,
@@ -195,8 +209,7 @@ def learn_parametric(
     """A prior from the features of galaxies; errors, where they have some, are taken out.
 
     - `population`: what the galaxies are, in words, for the record.
-    - `settings`: by default 1 to 12 components, and a wide one of 2 % so that a galaxy unlike all
-        others is not forced into the crowd. The two ellipticities are always isotropic.
+    - `settings`: by default those of `usual_settings`. The two ellipticities are always isotropic.
     - `weights`: how much each galaxy counts.
 
     **Raises:** `ValueError` as `fit_mixture` does.
@@ -205,7 +218,7 @@ def learn_parametric(
         Hogg, Myers & Bovy (2010), ApJ 725, 2166; Bovy, Hogg & Roweis (2011), AOAS 5, 1657.
     """
     if settings is None:
-        settings = MixtureSettings(n_components=(1, 2, 4, 8, 12), outliers=0.02, floor=0.1)
+        settings = usual_settings(len(features.values))
     at = features.names.index("e1")
     given = {**asdict(settings), "isotropic": ((at, at + 1),)}
     found = fit_mixture(
@@ -247,7 +260,8 @@ def _light_names(bands: Sequence[str]) -> list[str]:
 
 def _magnitudes(catalog: Catalog, band: str, n_bands: int) -> np.ndarray:
     columns = [f"{band}_ab", band]
-    if n_bands == 1:
+    # Where bands have names, another name is a mistake.
+    if n_bands == 1 and not any(name.endswith("_ab") for name in catalog.table.colnames):
         columns += ["MAG", "magnitude"]
     for name in columns:
         if name in catalog.table.colnames:
