@@ -201,7 +201,7 @@ PARTS: dict[str, Callable[[Bench], list[Line]]] = {
     "colours": colours,
 }
 # Of the prior that has seen real galaxies.
-AGAIN = ("in domain", "prior on and off", "bias", "shift", "detection", "calibration")
+AGAIN = ("in domain", "bias", "shift", "detection", "calibration")
 
 
 def judged(bench: Bench, names: tuple[str, ...], with_tables: bool) -> list[str]:
