@@ -69,7 +69,9 @@ def on_and_off(bench: Bench) -> list[Line]:
     on, off = bench.by("A", "decoder"), bench.by("A", "decoder, no prior")
     flux, image = bench.against("A", "decoder", "decoder, no prior")
     assert image is not None
-    mean = [np.mean(image_error(one.images, blends.truth)) for one in (on, off)]
+    assert on.images is not None
+    assert off.images is not None
+    mean = [np.mean(image_error(images, blends.truth)) for images in (on.images, off.images)]
     return [
         Line("A: relMSE, prior on against off", limits(image), "25 %", image.value >= 0.25),
         Line("A: flux error, on against off", limits(flux), "8 %", flux.value >= 0.08),
