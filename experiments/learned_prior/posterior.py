@@ -22,6 +22,7 @@ from components import POSITION_ERROR, Estimate
 from decoder import by_decoder
 from score import uniform_chance, weighted_coverage, weighted_rank
 
+from diffdeblend.components import Decoded
 from diffdeblend.fit.laplace import samples, weighted_samples
 from diffdeblend.fit.nuts import sample_posterior
 from diffdeblend.fit.prior import shape_prior
@@ -82,6 +83,7 @@ def draw_posterior(found: Estimate, settings: Settings, way: str) -> Draws:
             scenes, effective = drawn.scenes, float(drawn.effective_size)
             weight = np.asarray(drawn.weights)
         members = scenes.sources[0].members
+        assert isinstance(members, Decoded)
         share = found.flux[k, :, 0] / found.total[k, :, 0]
         flux = np.asarray(members.flux)[:, :, 0].T * share[:, None]
         length = np.sum(np.asarray(members.latent) ** 2, axis=-1).T

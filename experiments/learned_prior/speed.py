@@ -163,7 +163,7 @@ def main() -> None:
     best = np.nanmin([value for value, _, _ in found.values()], axis=0)
     lines = [
         f"{settings.n} blends of two sources, {settings.size} x {settings.size} pixels, seed "
-        f"{settings.seed}; seconds are those of one processor core; load of the machine {load:.1f}.",
+        f"{settings.seed}; seconds are those of one core, the machine's load {load:.1f}.",
         "",
         "| way | blends a second, warm | first call, s | above the best, median | 90 % |",
     ]
