@@ -11,11 +11,22 @@ import pytest
 from quick import hasty
 
 from diffdeblend import GaussianPSF, MoffatPSF, Scene, render
-from diffdeblend.components import Decoded, Decoder, Frame, Stack
+from diffdeblend.background import ConstantBackground
+from diffdeblend.components import (
+    AnySource,
+    Decoded,
+    Decoder,
+    Frame,
+    Kind,
+    Stack,
+    any_stack,
+    stack_components,
+)
+from diffdeblend.fit.by_columns import chi2_of_columns, is_by_columns
 from diffdeblend.fit.columns import columns_by_autodiff
 from diffdeblend.fit.evaluate import evaluate
 from diffdeblend.fit.normal_matrix import fixed_terms
-from diffdeblend.fit.objective import make_problem, model_image, objective
+from diffdeblend.fit.objective import chi2_by_band, make_problem, model_image, objective
 from diffdeblend.fit.prior import shape_prior
 from diffdeblend.fit.unknowns import free_numbers, scene_of, unknowns_of
 from diffdeblend.grid import Quality, fine, make_grid
@@ -149,6 +160,42 @@ def test_nothing_to_see_gives_no_nan(case, x64):
     for exact in (True, False):
         result = known(unknowns_of(template), template, problem, jnp.asarray(exact))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+def test_gradient_of_mixed_scenes_is_that_of_autodiff(x64):
+    """Beside parametric sources gradient and matrix come from the same columns."""
+    decoded = scene(decoder(np.float64), np.float64)
+    rng = np.random.default_rng(4)
+    galaxies = [
+        AnySource(rng.uniform(5, 50, (4, 2)), x, 9.1, 2.0, 1.7, 0.4, [0.2, -0.1], kind)
+        for x, kind in ((5.2, Kind.SERSIC), (12.9, Kind.BULGE_DISC), (15.3, Kind.POINT))
+    ]
+    mixed = Scene(
+        [decoded.sources[0], any_stack(stack_components(galaxies))],
+        ConstantBackground(jnp.asarray([0.3, -0.2])),
+        decoded.dx,
+        decoded.dy,
+    )
+    problem = problem_of(mixed, np.float64)
+    assert is_by_columns(mixed, problem)
+    unknowns = unknowns_of(mixed)
+
+    def half(u):
+        chi2 = chi2_by_band(u, mixed, problem)
+        return 0.5 * jnp.sum(chi2), chi2
+
+    def both(u):
+        columns = columns_by_autodiff(u, mixed, problem.grid.modes)
+        return chi2_of_columns(u, mixed, problem, columns)
+
+    (_, wanted), slope = jax.jit(jax.value_and_grad(half, has_aux=True))(unknowns)
+    chi2, gradient = jax.jit(both)(unknowns)
+    np.testing.assert_allclose(chi2, wanted, rtol=1e-10)
+    for name in ("flux", "sky", "dx", "dy", "flat_shape"):
+        expected = np.asarray(getattr(slope, name))
+        np.testing.assert_allclose(
+            getattr(gradient, name), expected, atol=1e-8 * np.abs(expected).max(), err_msg=name
+        )
 
 
 @eqx.filter_jit
