@@ -42,11 +42,13 @@ def truth():
     return Table.read(ROOT / "data" / "bundled_blend_truth.ecsv")
 
 
+@pytest.mark.slow
 def test_every_source_is_what_it_is(found, truth):
     assert list(found.catalog["model"]) == list(truth["model"])
     assert found.sources.flags.sum() == 0
 
 
+@pytest.mark.slow
 def test_fluxes_are_right_within_their_errors(found, exposure, truth):
     true = np.stack([truth[f"flux_{band}"] for band in exposure.bands], axis=1)
     pulls = (found.sources.flux - true) / found.sources.flux_err
@@ -54,6 +56,7 @@ def test_fluxes_are_right_within_their_errors(found, exposure, truth):
     assert 0.3 < np.sqrt(np.mean(pulls**2)) < 1.4
 
 
+@pytest.mark.slow
 def test_places_and_shapes_are_right_within_their_errors(found, truth):
     sources = found.sources
     for value, error, name in (
@@ -69,6 +72,7 @@ def test_places_and_shapes_are_right_within_their_errors(found, truth):
         assert (np.abs(value - true) < 4 * error)[known].all(), name
 
 
+@pytest.mark.slow
 def test_models_sky_and_residual_are_the_data(found, exposure):
     total = found.models.sum(axis=0) + found.background + found.residual
     good = np.asarray(exposure.good)
@@ -79,6 +83,7 @@ def test_models_sky_and_residual_are_the_data(found, exposure):
     assert 0.9 < chi2 < 1.05
 
 
+@pytest.mark.slow
 def test_summary_says_what_was_done(found):
     summary = found.summary
     assert summary["n_sources"] == summary["n_converged"] == 6
@@ -88,6 +93,7 @@ def test_summary_says_what_was_done(found):
     assert {"start", "fit", "choose"} <= set(summary["seconds"])
 
 
+@pytest.mark.slow
 def test_another_blend_of_the_same_shape_does_not_compile(found, exposure, positions, compilations):
     image = np.asarray(exposure.image)
     noise = np.random.default_rng(3).normal(size=image.shape)

@@ -146,6 +146,7 @@ def test_slopes_are_central_differences(index):
     np.testing.assert_allclose(by_n, differences[1], atol=3e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0.513, 2.61, 6.19])
 def test_second_derivatives_are_central_differences(index):
     step = 1e-5

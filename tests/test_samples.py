@@ -135,6 +135,7 @@ def test_weights_bring_back_what_is_off_centre():
     assert abs(mean - float(place(found.scene)[0])) < 0.2 * sigma
 
 
+@pytest.mark.slow
 def test_correlated_noise_has_samples_but_no_weights():
     found, exposure, prior = fitted()
     told = exposure.with_noise_correlation(2.0)

@@ -101,6 +101,7 @@ def test_equals_a_loop_and_compiles_once(stacks, compilations):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(together))
 
 
+@pytest.mark.slow
 def test_fits_find_the_truth_and_the_difference_is_then_noise(stacks, compilations):
     found = fit_batch(*stacks, *PSFS, **HOLES)
     before = len(compilations)
