@@ -76,7 +76,7 @@ class Bench:
     def support(self, name: str) -> FoundDecoded:
         """What `fit_batch` says of the sources of a set, none of which is given up."""
         if name not in self.judged:
-            both = by_batch(self.blends(name), self.prior, fallback=False, robust=False)
+            both = by_batch(self.blends(name), self.prior, fallback=False)
             self.made[name, "decoder, fit_batch"], self.judged[name] = both
         return self.judged[name]
 
@@ -86,8 +86,7 @@ class Bench:
             "decoder": lambda b: by_decoder(b, self.prior),
             "decoder, true centre": lambda b: by_decoder(b, self.prior, centre=True),
             "decoder, no prior": lambda b: by_decoder(b, self.prior, FREE),
-            "decoder with fallback": lambda b: self._batch(b, fallback=True, robust=False),
-            "decoder, robust": lambda b: self._batch(b, fallback=True, robust=True),
+            "decoder with fallback": lambda b: by_batch(b, self.prior, fallback=True)[0],
             "symmetry, true centre": lambda b: pixels(b, SYMMETRIC),
             "scarlet-like": lambda b: pixels(b, replace(SCARLET_LIKE, centre=False)),
             "scarlet-like, true centre": lambda b: pixels(b, SCARLET_LIKE),
@@ -96,9 +95,6 @@ class Bench:
             "auto": lambda b: profiles(b, "auto"),
             "auto, true centre": lambda b: profiles(b, "auto", centre=True),
         }
-
-    def _batch(self, blends: Blends, *, fallback: bool, robust: bool) -> Estimate:
-        return by_batch(blends, self.prior, fallback=fallback, robust=robust)[0]
 
     def error(self, name: str, way: str) -> np.ndarray:
         """Relative errors of fluxes in the first band, `(blend, source)`."""

@@ -65,14 +65,13 @@ def by_decoder(
 
 
 def by_batch(
-    blends: Blends, prior: DecoderPrior, *, fallback: bool, robust: bool, centre: bool = False
+    blends: Blends, prior: DecoderPrior, *, fallback: bool, centre: bool = False
 ) -> tuple[Estimate, FoundDecoded]:
     """The same by `fit_batch`, which judges its sources and may give them another model."""
     found = fit_batch(
         stamps_of(blends, centre),
         prior=prior,
         fallback=fallback,
-        robust=robust,
         background="none",
         position_error=position_error(centre),
         images=True,
@@ -85,7 +84,6 @@ def by_batch(
         if kept is not None:
             images[k] = np.asarray(kept)[:m, :, :ny, :nx]
     total, error = (v.reshape(n, m, bands) for v in (found.flux, found.flux_err))
-    # A robust flux is a mean over several models; judged is the one that is drawn.
     return Estimate(images.sum(axis=(-2, -1)), images, total, error), found
 
 

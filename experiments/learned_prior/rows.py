@@ -171,7 +171,7 @@ def calibration(bench: Bench) -> list[Line]:
     """Errors of fluxes in the frame from the Gauss-Newton matrix at the most probable point."""
     lines = []
     for name in bench.chosen:
-        for way in ("decoder", "decoder with fallback", "decoder, robust", "Gaussians", "auto"):
+        for way in ("decoder", "decoder with fallback", "Gaussians", "auto"):
             found, true = bench.by(name, way), bench.blends(name).flux
             sigma = errors_in_frame(found)
             inside = coverage(found.flux, sigma, true)

@@ -131,7 +131,7 @@ def isolated(bench: Bench) -> list[Line]:
         if star:
             error = median_error(relative(point.flux, blends.flux))
             lines.append(Line("isolated star, by a point", f"{error:.4f}"))
-        both, judged = by_batch(blends, bench.prior, fallback=True, robust=False)
+        both, judged = by_batch(blends, bench.prior, fallback=True)
         points = np.mean(judged.kind == int(Kind.POINT))
         met, bar = (points > 0.5, "most") if star else (points < 0.05, "few")
         what_ = f"isolated {what}: called a point by the fallback"
