@@ -504,6 +504,7 @@ def test_precisions_agree(found, in_double):
     np.testing.assert_allclose(found.flux_err, error, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_each_blend_is_seen_through_its_own_psf(in_double):
     own = in_double.blend % 2 == 0
     # What is seen through a wider PSF is smaller before it.

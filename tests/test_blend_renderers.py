@@ -86,6 +86,7 @@ def test_fine_is_as_near():
     assert pixel.max() < 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "psf", "cut"),
     [

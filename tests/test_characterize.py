@@ -89,6 +89,7 @@ def test_the_catalog_shows_that_stars_have_one_size(small):
     assert 0.9 < np.median(ratio) < 1.02
 
 
+@pytest.mark.slow
 def test_a_psf_that_only_holds_the_place_is_no_start(small):
     field, found = small
     blind = eqx.tree_at(lambda e: e.psf, field.exposure, placeholder_psf(1))
@@ -112,6 +113,7 @@ def test_reserve_stars_leave_noise_alone(small):
     assert 0.9 < report.chi2 < 1.15
 
 
+@pytest.mark.slow
 def test_cosmic_rays_are_filled_and_marked(small):
     field, _ = small
     image = np.array(field.exposure.image)

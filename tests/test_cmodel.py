@@ -119,6 +119,7 @@ def found(psf):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "share"), [("disc", 0), ("spheroid", 1), ("at the border", 0)])
 def test_pure_profiles_have_their_flux(found, name, share):
     made, _ = found[name]

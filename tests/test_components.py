@@ -158,6 +158,7 @@ def test_shift_theorem(make, precision):
 # In the image.
 
 
+@pytest.mark.slow
 @every_component
 def test_light_is_in_the_image(make):
     component = make()

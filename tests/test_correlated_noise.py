@@ -281,6 +281,7 @@ def test_what_cannot_be_measured_is_refused(settings, message):
         measure_noise_correlation(exposure, **settings)
 
 
+@pytest.mark.slow
 def test_kept_with_the_exposure(tmp_path):
     exposure = observe(scene(), noise_correlation=correlation(), bands=("g", "r"))
     masked = exposure.with_mask("BAD", np.zeros(SHAPE, bool))

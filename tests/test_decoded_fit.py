@@ -96,6 +96,7 @@ def known(unknowns, template, problem, exact):
     return evaluate(unknowns, template, problem, fixed, exact)
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences():
     with jax.enable_x64(True):
         template = scene(decoder(np.float64), np.float64)

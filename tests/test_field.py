@@ -102,6 +102,7 @@ def test_a_varying_psf_is_that_of_each_place():
     assert np.abs(image - wanted / wanted.sum() * 1000).max() < 2e-3 * wanted.max()
 
 
+@pytest.mark.slow
 def test_stars_are_on_one_locus_and_a_seed_says_all():
     field, again = (
         make_field((96, 128), "gri", n_stars=30, n_galaxies=20, seed=3, separation=4.0)

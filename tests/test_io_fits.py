@@ -180,6 +180,7 @@ def test_round_trip_of_names_and_zero_points(tmp_path, bands, zero_points):
     assert back.header.zero_points == pytest.approx(made.header.zero_points, rel=1e-14)
 
 
+@pytest.mark.slow
 def test_analytic_psf_comes_back_as_pixels(tmp_path):
     psf = MoffatPSF(np.array([2.5, 4.0]), np.array([3.0, 4.0]))
     made = make_exposure(cube(), 1.0, psf)
@@ -878,6 +879,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, place):
         read_fits(cut, psf=PSF[0])
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(0, 255))
 @settings(max_examples=100, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip

@@ -46,6 +46,7 @@ def colour_errors(field, columns):
     return np.concatenate(away), np.concatenate(error)
 
 
+@pytest.mark.slow
 def test_forced_colours_are_true_and_as_noisy_as_said():
     away, error = [], []
     for seed in range(100, 104):

@@ -236,6 +236,7 @@ def test_an_unknown_band_is_refused(blends, function):
         function(blends.exposure(0), band="u")
 
 
+@pytest.mark.slow
 def test_no_source_is_an_empty_catalogue_with_all_columns(blends):
     pytest.importorskip("sep")
     pytest.importorskip("photutils")

@@ -48,6 +48,7 @@ def measured(stamps, backend, rows=slice(None), **change):
     return measure_stamps(**more, max_sources=4, backend=backend)
 
 
+@pytest.mark.slow
 def test_stamps_are_measured_as_images_are(stamps, x64, compilations):
     data, labels, convolved, error = stamps
     host, device = (measured(stamps, backend) for backend in ("host", "jax"))

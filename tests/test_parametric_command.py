@@ -55,6 +55,7 @@ def fitted(n, seed=0, **header):
     )
 
 
+@pytest.mark.slow
 def test_learns_from_galaxies_made_up(tmp_path, capsys):
     path = tmp_path / "shapes.eqx"
     options = ["--n", "300", "--seed", "2", "--components", "1,2"]

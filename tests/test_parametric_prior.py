@@ -306,6 +306,7 @@ def test_a_sum_of_equal_parts_is_one_of_them():
     np.testing.assert_allclose(features[:, 1], inside / np.sqrt(1 - inside**2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_prior_is_learnt_and_remembers_how():
     catalog = synthetic_catalog(1200, np.random.default_rng(1))
     settings = MixtureSettings(n_components=3, starts=1, outliers=0.02, max_steps=60)

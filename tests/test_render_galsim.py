@@ -105,8 +105,12 @@ def reference(index, radius, g1, g2, x, y):
     return by_galsim(profile, galsim.Kolmogorov(fwhm=SEEING / PIXEL), (120, 120), x, y)
 
 
+# GalSim takes seconds for a steep profile.
+STEEP = [pytest.param(n, marks=pytest.mark.slow if n > 2 else ()) for n in INDICES]
+
+
 @pytest.mark.parametrize(("quality", "limit", "flux_limit"), LIMITS)
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("index", STEEP)
 def test_sersic_in_a_survey_stamp(index, quality, limit, flux_limit, precision):
     some = [galaxy(index, *case) for case in [(0.15, 0.54, 1), (0.6, 0.3, 2), (3.0, 0.54, 3)]]
     worst_pixel, worst_flux = errors(some, quality)

@@ -159,6 +159,7 @@ def test_the_level_around_a_source_is_taken_off(field):
     assert np.median(ours.local_background) == pytest.approx(3, abs=0.5)
 
 
+@pytest.mark.slow
 def test_single_precision_is_good_enough(field):
     data, more = field["data"].astype(np.float32), field["more"]
     exact = SourceCatalog(field["data"], field["labels"], **more)

@@ -64,6 +64,7 @@ def stacks():
     return [np.stack(a) for a in zip(*(one_pair(k) for k in range(N)), strict=True)]
 
 
+@pytest.mark.slow
 def test_equals_a_loop_and_compiles_once(stacks, compilations):
     noise = SystematicNoise(x=0.02, y=0.03)
     together = subtract_batch(*stacks, *PSFS, **SCALE, gamma=2.0, noise=noise, **HOLES)

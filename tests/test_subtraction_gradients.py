@@ -72,6 +72,7 @@ def setting():
         yield theta, images, directions
 
 
+@pytest.mark.slow
 def test_gradients_equal_differences(setting):
     theta, images, directions = setting
     value = jax.jit(results)
