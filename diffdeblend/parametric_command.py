@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.priors import save_prior
 from diffdeblend.io.results import make_directory, write_summary
 from diffdeblend.priors import ParametricPrior

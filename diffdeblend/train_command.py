@@ -11,7 +11,7 @@ from typing import Any
 
 from diffdeblend.commands import warnings_in_a_line
 from diffdeblend.components import Frame
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.priors import save_prior
 from diffdeblend.io.results import make_directory, write_summary
 from diffdeblend.parametric_command import check_output, train_parametric

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "diffdeblend"
 
 # A module imports from rows above its own, and from within its own folder.
 LAYERS = (
-    {"parameters", "grid", "cores", "backend", "polynomials", "widths", "grow"},
+    {"parameters", "grid", "cores", "backend", "polynomials", "widths", "grow", "files"},
     {"radial", "fourier", "build_radial_table", "column_names"},
     {"background", "psf", "components"},
     {"header", "own_code"},

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffdeblend.exposure import Exposure
+from diffdeblend.files import as_paths
 from diffdeblend.io.afw_fits import read_afw_origin as read_afw_origin
 from diffdeblend.io.bundled import bundled_prior as bundled_prior
 from diffdeblend.io.ccddata import from_ccddata as from_ccddata
 from diffdeblend.io.ccddata import to_ccddata as to_ccddata
-from diffdeblend.io.files import as_paths
 from diffdeblend.io.fits import read_fits as read_fits
 from diffdeblend.io.fits import read_psf as read_psf
 from diffdeblend.io.fits import write_fits as write_fits

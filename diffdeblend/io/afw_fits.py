@@ -7,7 +7,7 @@ give it as a stamp.
 
 import os
 
-from diffdeblend.io.files import as_paths
+from diffdeblend.files import as_paths
 from diffdeblend.io.hdus import open_fits
 
 

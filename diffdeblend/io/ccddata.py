@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 
 from diffdeblend.exposure import Exposure, Numbers
+from diffdeblend.files import are_paths
 from diffdeblend.io import keywords
-from diffdeblend.io.files import are_paths
 from diffdeblend.io.fits import read_psf
 from diffdeblend.io.layers import Layer, chosen, combined
 from diffdeblend.io.stamps import psf_images

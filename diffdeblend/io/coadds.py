@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffdeblend.background.statistics import MAD_TO_STD
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.fits_images import image_list, per_band
 from diffdeblend.io.results import make_directory, write_figure, write_summary
 from diffdeblend.io.stamps import psf_images

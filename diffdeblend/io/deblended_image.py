@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffdeblend.files import whole_file
 from diffdeblend.io.detections import image_hdus, label_hdus
-from diffdeblend.io.files import whole_file
 from diffdeblend.io.results import (
     make_directory,
     write_catalog,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdeblend import __version__
+from diffdeblend.files import whole_file
 from diffdeblend.header import Header
-from diffdeblend.io.files import whole_file
 from diffdeblend.io.fits import wcs_hdus
 from diffdeblend.io.results import make_directory, write_catalog, write_figure
 from diffdeblend.io.results import write_summary as write_summary

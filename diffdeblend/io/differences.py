@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.fits_images import image_list, per_band
 from diffdeblend.io.results import make_directory, with_provenance, write_figure, write_summary
 

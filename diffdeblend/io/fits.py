@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Real
 
 from diffdeblend.exposure import Exposure, Numbers
+from diffdeblend.files import are_paths, as_paths, whole_file
 from diffdeblend.io import hdus
-from diffdeblend.io.files import are_paths, as_paths, whole_file
 from diffdeblend.io.layers import Layer, chosen, combined, per_band
 from diffdeblend.io.noise import VARIANCE_KINDS
 from diffdeblend.io.stamps import psf_images, stacked_stamps

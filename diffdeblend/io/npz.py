@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.exposure import Exposure, Numbers, make_exposure
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.layers import chosen
 from diffdeblend.io.stamps import placeholder_psf, psf_images
 

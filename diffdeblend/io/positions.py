@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend.exposure import Header
-from diffdeblend.io.files import is_path
+from diffdeblend.files import is_path
 from diffdeblend.io.npz import read_npz_positions
 from diffdeblend.positions import check_finite
 from diffdeblend.sky import pixel_positions

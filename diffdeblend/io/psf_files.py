@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.fits import read_psf
 from diffdeblend.polynomials import chebyshev_design, n_terms
 from diffdeblend.psf import AbstractPSF, PixelPSF, PSFBasis, psf_basis_from_images

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend import __version__
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.psf_files import basis_hdus
 from diffdeblend.io.results import make_directory, with_provenance, write_figure, write_summary
 from diffdeblend.psf import PSFBasis

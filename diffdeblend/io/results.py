@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffdeblend import __version__
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 from diffdeblend.io.fits import wcs_hdus
 from diffdeblend.io.scene import save_scene
 

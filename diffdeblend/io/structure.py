@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffdeblend import __version__
-from diffdeblend.io.files import whole_file
+from diffdeblend.files import whole_file
 
 _DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "bool")
 # A head is a few kilobytes; without a limit a foreign file would be read as one line.

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from diffdeblend.files import whole_file
 
 _HEAD = "diffdeblend checkpoint 1"
 
@@ -24,17 +25,10 @@ def save_checkpoint(path: str | os.PathLike, state: Any, settings: str) -> None:
     payload = io.BytesIO()
     np.savez(payload, **{f"leaf_{k}": leaf for k, leaf in enumerate(leaves)})  # type: ignore[arg-type]
     numbers = payload.getvalue()
-    path = Path(path)
-    # In the same folder: a rename is atomic only within one file system.
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            head = f"{_HEAD} {settings} {hashlib.sha256(numbers).hexdigest()}\n"
-            file.write(head.encode())
-            file.write(numbers)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    head = f"{_HEAD} {settings} {hashlib.sha256(numbers).hexdigest()}\n"
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.write(head.encode())
+        file.write(numbers)
 
 
 def load_checkpoint(path: str | os.PathLike, like: Any, settings: str) -> Any | None:
