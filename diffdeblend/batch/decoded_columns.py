@@ -21,13 +21,6 @@ def support_of(found: Any, rows: Int[np.ndarray, "row"]) -> dict[str, np.ndarray
     return {name: getattr(found, name)[rows] for name in SUPPORT_MEANINGS}
 
 
-def add_latents(catalog: Any, found: FoundDecoded, rows: Int[np.ndarray, "row"]) -> None:
-    """Add to a catalogue the numbers that its galaxies are decoded from, with errors."""
-    catalog["latent"], catalog["latent_err"] = found.latent[rows], found.latent_err[rows]
-    catalog["latent"].info.description = "Numbers that the galaxy is decoded from; NaN if it is not"
-    catalog["latent_err"].info.description = "Their standard deviations"
-
-
 def prior_settings(prior: Any, temperature: float, fallback: bool, robust: bool) -> dict[str, Any]:
     """A prior and how it was used, for a summary; nothing without one that decodes."""
     if not isinstance(prior, DecoderPrior):

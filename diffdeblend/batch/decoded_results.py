@@ -16,7 +16,7 @@ from diffdeblend.deblend.catalog import SUPPORT_MEANINGS, Flag
 
 # In place of a `Kind` for decoded sources.
 DECODED = -1
-_SHAPES = ("radius", "index", "radius_ratio", "shear_ratio", "ellipticity", "bulge_flux")
+_SHAPES = ("radius", "index", "radius_ratio", "shear_ratio", "ellipticity")
 
 
 @dataclass(eq=False)
@@ -62,10 +62,19 @@ class FoundDecoded(Found):
         for name, description in SUPPORT_MEANINGS.items():
             table[name] = getattr(self, name)
             table[name].info.description = description
-        table["latent"], table["latent_err"] = self.latent, self.latent_err
-        table["latent"].info.description = "Numbers that the galaxy is decoded from"
-        table["latent_err"].info.description = "Their standard deviations"
+        self.add_latents(table)
         return table
+
+    def add_latents(self, table: Any, rows: Any = slice(None)) -> None:
+        """Add to a table the numbers that galaxies are decoded from, with errors.
+
+        - `rows`: those of the table, in its order.
+        """
+        table["latent"], table["latent_err"] = self.latent[rows], self.latent_err[rows]
+        table[
+            "latent"
+        ].info.description = "Numbers that the galaxy is decoded from; NaN if it is not"
+        table["latent_err"].info.description = "Their standard deviations"
 
 
 def found_of(
@@ -108,7 +117,7 @@ def _put(found: FoundDecoded, number: int, one: Attempt, task: Task) -> None:
         getattr(found, f"{name}_err")[rows] = columns[f"centre_{name}_err"]
     for name in ("flux", "flux_err", "bulge_flux", "bulge_flux_err"):
         getattr(found, name)[rows] = columns[name] * unit
-    for name in _SHAPES[:-1]:
+    for name in _SHAPES:
         for column in (name, f"{name}_err"):
             getattr(found, column)[rows] = columns[column]
     names = ("latent", "latent_err", "latent_norm", "latent_quantile", "own_chi2", "own_quantile")

@@ -189,8 +189,8 @@ def fit_batch(
         quality = quality_for([task.blend.psf for task in tasks])
     together = jax.default_backend() != "cpu"
     setup = Setup(quality, background, held, covariance, together)
+    rungs = None if sources is None else tuple(sources)
     if prior is not None:
-        rungs = None if sources is None else tuple(sources)
         return fit_decoded(
             [replace(task, rungs=rungs) for task in tasks],
             prior,
@@ -209,7 +209,6 @@ def fit_batch(
     steep = [n for n, task in enumerate(tasks) if worth_halving(task)]
     if fine is None:
         fine = len(tasks) >= MANY
-    rungs = None if sources is None else tuple(sources)
     for n, task in enumerate(tasks):
         double = chooses and (task.bucket.size > LARGE or not fine)
         tasks[n] = replace(task, fine=fine, double=double, rungs=rungs)

@@ -11,7 +11,6 @@ from jaxtyping import ArrayLike, Float, Int
 from diffdeblend.batch.blend import Blend, used_pixels
 from diffdeblend.batch.cut import cut_blends, image_level
 from diffdeblend.batch.decoded_columns import (
-    add_latents,
     decoded_counts,
     prior_settings,
     support_of,
@@ -24,6 +23,7 @@ from diffdeblend.components import Kind
 from diffdeblend.deblend.catalog import Sources, make_catalog, versions
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.clock import Clock
+from diffdeblend.deblend.measure import signal_to_noise
 from diffdeblend.deblend.parametric import mixture_settings
 from diffdeblend.detect.detect import Detections, PSFKernel, detect
 from diffdeblend.detect.methods import MeshSky, MultiThreshold, Threshold
@@ -143,7 +143,7 @@ def deblend_image(
     sources = _sources(found, order, exposure.n_bands, snr)
     catalog: Any = make_catalog(sources, exposure.header)
     if isinstance(found, FoundDecoded):
-        add_latents(catalog, found, order)
+        found.add_latents(catalog, order)
     catalog.add_column(found.blend[order], index=1, name="blend")
     catalog["blend"].info.description = "Number of the blend, from 0; it was fitted as one"
     clock.stage(None)
@@ -237,7 +237,7 @@ def _pasted(
             x0, y0 = found.origin[number]
             part = (slice(y0, y0 + each.shape[2]), slice(x0, x0 + each.shape[3]))
             image[:, *part] += each.sum(axis=0)
-            snr[found.rows(number)] = np.sqrt(np.sum(weight[:, *part] * each**2, axis=(1, 2, 3)))
+            snr[found.rows(number)] = signal_to_noise(each, weight[:, *part])
     return image, snr
 
 

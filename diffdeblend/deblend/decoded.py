@@ -6,21 +6,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Float
 
-from diffdeblend.components import AnySource, Decoder, Kind, Stack, any_stack
+from diffdeblend.components import AnySource, Kind, Stack, any_stack
 from diffdeblend.deblend.attempt import Attempt, attempt_of
 from diffdeblend.deblend.catalog import Flag, Sources
 from diffdeblend.deblend.choose import n_parameters
 from diffdeblend.deblend.decoded_steps import Job, decode_all
-from diffdeblend.deblend.measure import near_masked, signal_to_noise
-from diffdeblend.deblend.mixed import MixedFit, MixedSettings, fit_mixed
+from diffdeblend.deblend.measure import common_flags, signal_to_noise
+from diffdeblend.deblend.mixed import MixedSettings, fit_mixed
 from diffdeblend.deblend.refine import DRAWN
 from diffdeblend.exposure import Exposure
 from diffdeblend.fit.levenberg_marquardt import LevenbergMarquardt
-from diffdeblend.fit.prior import ShapePrior, shape_prior
+from diffdeblend.fit.prior import shape_prior
 from diffdeblend.priors.decoder_prior import DecoderPrior
-from diffdeblend.psf import AbstractPSF
 from diffdeblend.scene import Scene
 
 # What may be refitted as something else, and the numbers of its start, with their ends.
@@ -33,6 +32,9 @@ _ENDS = {
     "shear_ratio": (0.05, 1.35),
     "ellipticity": (-0.6, 0.6),
 }
+
+# Compiled once for each padded shape.
+_fit = eqx.filter_jit(fit_mixed)
 
 
 def fit_exposure(
@@ -75,9 +77,9 @@ def fit_exposure(
             exposure.psf,
             LevenbergMarquardt(fast_steps=0 if job.exact else 25),
             MixedSettings(DRAWN, not job.decoded.all(), images=True, covariance=True),
-            jnp.asarray(temperature, exposure.image.dtype),
-            jnp.asarray(false_alarm, exposure.image.dtype),
-            exposure.noise_correlation,
+            temperature=jnp.asarray(temperature, exposure.image.dtype),
+            false_alarm=jnp.asarray(false_alarm, exposure.image.dtype),
+            noise=exposure.noise_correlation,
         )
         return attempt_of(jax.device_get(found), job.decoded, job.kind, keep=True)
 
@@ -90,39 +92,6 @@ def fit_exposure(
             is_leaf=lambda leaf: leaf is None,
         )
     return found
-
-
-@eqx.filter_jit
-def _fit(
-    start: Scene,
-    around: ShapePrior,
-    latent: Float[Array, "source latent"],
-    decoded: Bool[Array, "source"],
-    decoder: Decoder,
-    data: Float[Array, "band y x"],
-    weight: Float[Array, "band y x"],
-    psf: AbstractPSF,
-    method: LevenbergMarquardt,
-    settings: MixedSettings,
-    temperature: Array,
-    false_alarm: Array,
-    noise: Array | None,
-) -> MixedFit:
-    return fit_mixed(
-        start,
-        around,
-        latent,
-        decoded,
-        decoder,
-        data,
-        weight,
-        psf,
-        method,
-        settings,
-        temperature=temperature,
-        false_alarm=false_alarm,
-        noise=noise,
-    )
 
 
 def _at(start: Scene, job: Job) -> Scene:
@@ -181,18 +150,11 @@ def sources_of(
         for name in {column.removesuffix("_err") for column in shape} - has[kind]:
             shape[name][number] = shape[f"{name}_err"][number] = np.nan
     flux, error = columns["flux"], columns["flux_err"]
-    ny, nx = exposure.shape
-    border = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y])
     finite = np.isfinite(flux).all(axis=1) & np.isfinite(error).all(axis=1)
-    flags = np.zeros(found.n_sources, int)
+    flags = common_flags(x, y, start, flux, reduced_chi2, weight)
     for bit, where in (
-        (Flag.NOT_CONVERGED, np.full(found.n_sources, not found.converged)),
+        (Flag.NOT_CONVERGED, not found.converged),
         (Flag.NON_FINITE, ~finite),
-        (Flag.NEGATIVE_FLUX, (flux < 0).any(axis=1)),
-        (Flag.MOVED, np.hypot(x - start[:, 0], y - start[:, 1]) > 1.5),
-        (Flag.NEAR_EDGE, border < 3),
-        (Flag.MASKED, near_masked(x, y, weight)),
-        (Flag.POOR_FIT, reduced_chi2 > 1.5),
         (Flag.OUT_OF_DOMAIN, found.outside),
     ):
         flags |= np.where(where, int(bit), 0)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import brentq
 
 from diffdeblend.components import AnySource, Kind
@@ -52,26 +52,18 @@ def measure_sources(
     weight = np.asarray(exposure.weight, float)
     snr = signal_to_noise(models, weight)
     n_free = np.array([n_parameters(k, exposure.n_bands) for k in kinds])
-    flags = np.zeros(len(kinds), dtype=int)
-
-    def flag(bit: Flag, where: ArrayLike) -> None:
-        flags[np.broadcast_to(np.asarray(where), flags.shape)] |= int(bit)
-
     finite = np.asarray(np.isfinite(flux).all(axis=1) & np.isfinite(flux_err).all(axis=1))
     for number, kind in enumerate(kinds):
         for name in _SHAPES[kind]:
             finite[number] &= bool(np.isfinite(shape[name][number]))
-    flag(Flag.NOT_CONVERGED, not bool(found.converged))
-    flag(Flag.NON_FINITE, ~finite)
-    flag(Flag.NEGATIVE_FLUX, (flux < 0).any(axis=1))
-    flag(Flag.AT_BOUND, _at_bound(values, shape))
-    flag(Flag.MOVED, np.hypot(x - start[:, 0], y - start[:, 1]) > 1.5)
-    ny, nx = exposure.shape
-    border = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y])
-    flag(Flag.NEAR_EDGE, border < 3)
-    flag(Flag.MASKED, near_masked(x, y, weight))
-    flag(Flag.POOR_FIT, reduced_chi2 > 1.5)
-    flag(Flag.FREE_FORM, refined)
+    flags = common_flags(x, y, start, flux, reduced_chi2, weight)
+    for bit, where in (
+        (Flag.NOT_CONVERGED, not bool(found.converged)),
+        (Flag.NON_FINITE, ~finite),
+        (Flag.AT_BOUND, _at_bound(values, shape)),
+        (Flag.FREE_FORM, refined),
+    ):
+        flags |= np.where(where, int(bit), 0)
     return Sources(
         x=x,
         y=y,
@@ -87,6 +79,29 @@ def measure_sources(
         n_parameters=n_free,
         snr=snr,
     )
+
+
+def common_flags(
+    x: Float[np.ndarray, "source"],
+    y: Float[np.ndarray, "source"],
+    start: Float[np.ndarray, "source 2"],
+    flux: Float[np.ndarray, "source band"],
+    reduced_chi2: Float[np.ndarray, "source"],
+    weight: Float[np.ndarray, "band y x"],
+) -> Int[np.ndarray, "source"]:
+    """The flags that any model of a source may have: of its place, its light, its residuals."""
+    ny, nx = weight.shape[1:]
+    border = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y])
+    flags = np.zeros(len(x), dtype=int)
+    for bit, where in (
+        (Flag.NEGATIVE_FLUX, (flux < 0).any(axis=1)),
+        (Flag.MOVED, np.hypot(x - start[:, 0], y - start[:, 1]) > 1.5),
+        (Flag.NEAR_EDGE, border < 3),
+        (Flag.MASKED, near_masked(x, y, weight)),
+        (Flag.POOR_FIT, reduced_chi2 > 1.5),
+    ):
+        flags |= np.where(where, int(bit), 0)
+    return flags
 
 
 def signal_to_noise(
