@@ -9,10 +9,12 @@ from typing import Any, TypeGuard
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends without an error.
 
     A reader never sees half a file, and what stood at `path` stays if the block fails.
+
+    - `sync`: wait until it is on the disk, so that it outlives a loss of power.
     """
     path = Path(path)
     # In the same folder, as a rename is atomic only within one file system; with the same
@@ -20,9 +22,22 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)
+        if sync:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Of a folder, its list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def is_path(value: object) -> TypeGuard[str | os.PathLike]:

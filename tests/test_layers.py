@@ -46,6 +46,7 @@ LAYERS = (
     {"plot_measured", "plot_priors"},
     {"io"},
     {"progress", "listing", "programs"},
+    {"survey"},
     {"image_options", "epoch_options"},
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options", "train_options"},
@@ -70,9 +71,10 @@ SETS_JAX_UP = FOR_USERS | {"programs"}
 KNOW_DEBLEND = {"io.results", "io.__init__"}
 # Not installed with the core: who uses them says so when they are absent.
 OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
-OPTIONAL |= {"astroscrappy", "astroalign", "reproject"}
-LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml"} | OPTIONAL
+OPTIONAL |= {"astroscrappy", "astroalign", "reproject", "dask", "distributed"}
+LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml", "pyarrow"} | OPTIONAL
 USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure", "prepare"}
+USE_OPTIONAL |= {"survey"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,171 @@
+"""One batch of stamps through the fit: a bad stamp is a row, never a failed batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
+from diffdeblend.batch.prepare import quality_for
+from diffdeblend.priors import ParametricPrior
+from diffdeblend.psf import SampledPSF
+from diffdeblend.survey.rows import rows_of
+from diffdeblend.survey.settings import FitSettings, Programs
+from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.survey.status import Status
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# Fewer stamps than this never repay programs for more numbers of sources.
+_MANY = 256
+# Stamps much smaller than those of the store go through programs of their own.
+_LEAST_SIZE = 32
+# PSFs that are kept between batches, so that stamps that share one share its transform.
+_KEPT = 64
+
+
+@dataclass(eq=False)
+class Fitter:
+    """Fits batches of stamps, all in the same way.
+
+    - `header`: of the store. `settings`, `programs`: how. `prior`: learned, or None.
+
+    Remembers the PSFs of the batch before, as neighbours often share them.
+    """
+
+    header: StampsHeader
+    settings: FitSettings
+    programs: Programs
+    prior: Any = None
+    _psfs: dict[int, SampledPSF | str] = field(default_factory=dict, repr=False)
+
+    def fit(self, stamps: Stamps) -> "pyarrow.Table":
+        """A row for every stamp."""
+        status = np.full(len(stamps), str(Status.OK), dtype=object)
+        error = np.full(len(stamps), "", dtype=object)
+        count = stamps.n_sources()
+        psfs = self._psfs_of(stamps)
+        blends: list[Blend] = []
+        places: list[int] = []
+        for place in range(len(stamps)):
+            if place in stamps.unreadable:
+                status[place], error[place] = Status.UNREADABLE, stamps.unreadable[place]
+            elif count[place] == 0:
+                status[place] = Status.NO_SOURCES
+            else:
+                try:
+                    blends.append(blend_of(stamps, place, psfs[stamps.psf_index[place]]))
+                    places.append(place)
+                except ValueError as wrong:
+                    status[place], error[place] = Status.BAD_INPUT, one_line(wrong)
+        found = []
+        results = self._fitted(blends, places)
+        if len(results) > 1 and len({str(result) for _, result in results}) == 1:
+            # No stamp is to blame for what all of them have.
+            raise ValueError(f"no stamp can be fitted: {results[0][1]}")
+        for own, result in results:
+            if isinstance(result, Found):
+                found.append((own, result))
+                stopped = ~result.converged
+                status[np.array(own)[stopped]] = Status.NOT_CONVERGED
+            else:
+                status[own], error[own] = Status.FAILED, result
+        return rows_of(stamps, self.header, found, status.tolist(), error.tolist())
+
+    def _fitted(
+        self, blends: Sequence[Blend], places: Sequence[int]
+    ) -> list[tuple[list[int], Found | str]]:
+        """Fits with the places of their stamps; halved where one fails, down to one that does."""
+        if not blends:
+            return []
+        try:
+            return [(list(places), self._fit(blends))]
+        except Exception as wrong:
+            if len(blends) == 1:
+                return [(list(places), f"{type(wrong).__name__}: {one_line(wrong)}")]
+            half = len(blends) // 2
+            first = self._fitted(blends[:half], places[:half])
+            return first + self._fitted(blends[half:], places[half:])
+
+    def _fit(self, blends: Sequence[Blend]) -> Found:
+        settings = self.settings
+        learned: dict[str, Any] = {}
+        model: str | None = settings.model
+        if isinstance(self.prior, ParametricPrior):
+            learned["prior"] = self.prior.on(
+                pixel_scale=self.header.pixel_scale,
+                zero_points=self.header.zero_points,
+                bands=self.header.bands,
+                temperature=settings.temperature,
+            )
+        elif self.prior is not None:
+            model = None
+            learned = {
+                "prior": self.prior,
+                "temperature": settings.temperature,
+                "fallback": settings.fallback,
+                "robust": settings.robust,
+            }
+        return fit_batch(
+            blends,
+            model=model,
+            background=settings.background,
+            position_error=settings.position_error,
+            model_error=settings.model_error,
+            free_form=settings.free_form,
+            covariance=settings.covariance,
+            quality=self.programs.quality,
+            sizes=self.programs.sizes,
+            fine=self.programs.fine,
+            **learned,
+        )
+
+    def _psfs_of(self, stamps: Stamps) -> list[SampledPSF | str]:
+        """The PSF of each image, or what is wrong with it."""
+        found = [
+            self._psfs[key] if key in self._psfs else psf_of(image, self.header.oversampling)
+            for key, image in zip(stamps.psf_key.tolist(), stamps.psf, strict=True)
+        ]
+        kept = list(zip(stamps.psf_key.tolist(), found, strict=True))[-_KEPT:]
+        self._psfs = dict(kept)
+        return found
+
+
+def blend_of(stamps: Stamps, place: int, psf: SampledPSF | str) -> Blend:
+    """One of the stamps, checked.
+
+    **Raises:** `ValueError` for what cannot be fitted.
+    """
+    if isinstance(psf, str):
+        raise ValueError(psf)
+    mask = None if stamps.mask is None else stamps.mask[place] != 0
+    own = stamps.position[place, : stamps.n_sources()[place]]
+    blend = blend_of_arrays(stamps.image[place], stamps.variance[place], psf, own, mask)
+    if not blend.weight.any():
+        raise ValueError("no pixel is used: all are masked, or not finite.")
+    return blend
+
+
+def psf_of(image: np.ndarray, oversampling: int) -> SampledPSF | str:
+    """A PSF from its image, or what is wrong with it."""
+    if not np.isfinite(image).all():
+        return "`psf` must be finite; some of its pixels are not."
+    try:
+        return SampledPSF(image, oversampling, normalise=False)
+    except ValueError as wrong:
+        return one_line(wrong)
+
+
+def programs_for(header: StampsHeader, psfs: Sequence[Any], *, decodes: bool) -> Programs:
+    """What to compile for stamps seen through PSFs such as these."""
+    size = max(header.shape)
+    smaller = [rung for rung in (32, 64, 128, 256) if rung <= 0.75 * size]
+    sizes = None if decodes else (*smaller, size)
+    return Programs(quality_for(list(psfs)), sizes, header.n_stamps >= _MANY)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,70 @@
+"""What a worker is told: where the stamps are, how to fit them, where the parts go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdeblend.io.bundled import bundled_prior
+from diffdeblend.io.priors import load_prior
+from diffdeblend.priors import DecoderPrior
+from diffdeblend.survey.fit_stamps import Fitter, programs_for, psf_of
+from diffdeblend.survey.settings import FitSettings, Programs
+from diffdeblend.survey.store import ZarrStore, open_store
+
+# The word that stands for the prior that comes with the package.
+TINY = "tiny"
+# Stamps whose PSFs tell how finely to draw.
+_LOOKED_AT = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of fits: small, and sent to workers, who open the store themselves.
+
+    - `store`, `out`: absolute paths, the same on all machines. `settings`, `programs`: how to fit.
+    - `cache`: folder of compiled programs, or None.
+    """
+
+    store: str
+    out: str
+    settings: FitSettings
+    programs: Programs
+    cache: str | None = None
+
+    def open(self) -> tuple[ZarrStore, Fitter]:
+        """The store and what fits its stamps."""
+        store = open_store(self.store)
+        return store, Fitter(store.header, self.settings, self.programs, prior_of(self.settings))
+
+
+def prior_of(settings: FitSettings) -> Any:
+    """The learned prior that the settings name, or None.
+
+    **Raises:** `ValueError` for a file that holds none.
+    """
+    if settings.prior is None:
+        return None
+    if settings.prior == TINY and not Path(TINY).exists():
+        return bundled_prior()
+    return load_prior(settings.prior)
+
+
+def choose_programs(store: ZarrStore, settings: FitSettings) -> Programs:
+    """What to compile for a store; by the PSFs of some stamps from all of it.
+
+    **Raises:** `ValueError` if none of these PSFs is sound.
+    """
+    header = store.header
+    places = np.unique(np.linspace(0, header.n_stamps - 1, _LOOKED_AT).astype(int))
+    images = {}
+    for place in places.tolist():
+        key, image = store.psf_at(place)
+        images[key] = image
+    psfs = [psf_of(image, header.oversampling) for image in images.values()]
+    sound = [psf for psf in psfs if not isinstance(psf, str)]
+    if not sound:
+        raise ValueError(f"`store`: none of its PSFs can be used: {psfs[0]}")
+    decodes = isinstance(prior_of(settings), DecoderPrior)
+    return programs_for(header, sound, decodes=decodes)

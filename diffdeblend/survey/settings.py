@@ -1,0 +1,55 @@
+"""How the stamps of a survey are fitted: all that decides the values, and its hash."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from diffdeblend.grid import Quality
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """All that decides what a fit of a stamp finds, as for `fit_batch`.
+
+    - `model`, `background`, `position_error`, `model_error`, `free_form`: as there.
+    - `prior`: path of a file of `train-prior`, or `"tiny"`; None without.
+    - `temperature`, `fallback`, `robust`: with a prior, as there.
+    - `covariance`: whether rows hold the covariance of the fluxes.
+    """
+
+    model: str = "auto"
+    background: str = "constant"
+    position_error: float = 0.5
+    model_error: float = 0.02
+    free_form: bool = False
+    prior: str | None = None
+    temperature: float = 1.0
+    fallback: bool = True
+    robust: bool = False
+    covariance: bool = True
+
+    def hash(self, prior: bytes | None = None) -> str:
+        """SHA-256 of the settings, and of the prior's file where there is one."""
+        text = json.dumps(asdict(replace(self, prior=None)), sort_keys=True)
+        digest = hashlib.sha256(text.encode())
+        if prior is not None:
+            digest.update(prior)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What compiled programs are made for: found once for a store, the same in all its fits.
+
+    - `quality`: how finely scenes are drawn. `sizes`: of stamps; None with a prior that decodes.
+    - `fine`: as in `fit_batch`.
+    """
+
+    quality: Quality
+    sizes: tuple[int, ...] | None
+    fine: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
