@@ -20,18 +20,9 @@ def prior_of(chosen: argparse.Namespace) -> DecoderPrior | ParametricPrior | Non
     **Raises:** `ValueError` for a file that is none, one of another kind, a model beside one that
     decodes, or options that need another prior.
     """
+    check_options(chosen)
     if chosen.prior is None:
-        given = {
-            "--temperature": chosen.temperature != 1,
-            "--no-fallback": chosen.no_fallback,
-            "--robust": chosen.robust,
-        }
-        wrong = [option for option, there in given.items() if there]
-        if wrong:
-            raise ValueError(f"{wrong[0]} needs --prior.")
         return None
-    if not 0 < chosen.temperature < float("inf"):
-        raise ValueError(f"--temperature must be positive; got {chosen.temperature}.")
     if chosen.prior == TINY and not Path(TINY).exists():
         prior = bundled_prior()
     else:
@@ -51,6 +42,24 @@ def prior_of(chosen: argparse.Namespace) -> DecoderPrior | ParametricPrior | Non
             f"--model and --prior both say how sources look; got {chosen.model} and {chosen.prior}."
         )
     return prior
+
+
+def check_options(chosen: argparse.Namespace) -> None:
+    """Whether the options beside `--prior` go with it, as far as that is known without its file.
+
+    **Raises:** `ValueError` in the words of the command line.
+    """
+    if chosen.prior is None:
+        given = {
+            "--temperature": chosen.temperature != 1,
+            "--no-fallback": chosen.no_fallback,
+            "--robust": chosen.robust,
+        }
+        wrong = [option for option, there in given.items() if there]
+        if wrong:
+            raise ValueError(f"{wrong[0]} needs --prior.")
+    elif not 0 < chosen.temperature < float("inf"):
+        raise ValueError(f"--temperature must be positive; got {chosen.temperature}.")
 
 
 def check_light(prior: Any, exposure: Exposure) -> None:

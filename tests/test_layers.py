@@ -43,18 +43,20 @@ LAYERS = (
     {"stretch"},
     {"plot", "plot_blends", "plot_scores", "plot_segments", "plot_psf", "plot_subtraction"},
     {"plot_detections", "plot_footprints", "plot_mask_planes"},
-    {"plot_measured", "plot_priors"},
+    {"plot_measured", "plot_priors", "plot_survey"},
     {"io"},
     {"progress", "listing", "programs"},
     {"survey"},
     {"image_options", "epoch_options"},
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options", "train_options"},
+    {"survey_options", "catalog_options", "cut_options"},
     {"prior_inputs"},
     {"image_command", "epoch_inputs", "parametric_command"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
     {"psf_command", "subtract_command", "coadd_command", "measure_command", "train_command"},
+    {"survey_command", "catalog_command", "cut_command"},
     {"cli"},
     {"__main__"},
 )
@@ -64,6 +66,7 @@ FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
     *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
     *("measure_command", "train_command", "cli", "__main__", "build_radial_table"),
+    *("survey_command", "catalog_command", "cut_command"),
 }
 # The user calls these to set JAX up.
 SETS_JAX_UP = FOR_USERS | {"programs"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
 from diffdeblend.batch.prepare import quality_for
-from diffdeblend.priors import ParametricPrior
+from diffdeblend.priors import DecoderPrior, ParametricPrior
 from diffdeblend.psf import SampledPSF
 from diffdeblend.survey.rows import rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
@@ -33,6 +33,8 @@ class Fitter:
     - `header`: of the store. `settings`, `programs`: how. `prior`: learned, or None.
 
     Remembers the PSFs of the batch before, as neighbours often share them.
+
+    **Raises:** `ValueError` for a prior that does not fit the store.
     """
 
     header: StampsHeader
@@ -40,6 +42,9 @@ class Fitter:
     programs: Programs
     prior: Any = None
     _psfs: dict[int, SampledPSF | str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        self._models = models_of(self.prior, self.settings, self.header)
 
     def fit(self, stamps: Stamps) -> "pyarrow.Table":
         """A row for every stamp."""
@@ -91,26 +96,8 @@ class Fitter:
 
     def _fit(self, blends: Sequence[Blend]) -> Found:
         settings = self.settings
-        learned: dict[str, Any] = {}
-        model: str | None = settings.model
-        if isinstance(self.prior, ParametricPrior):
-            learned["prior"] = self.prior.on(
-                pixel_scale=self.header.pixel_scale,
-                zero_points=self.header.zero_points,
-                bands=self.header.bands,
-                temperature=settings.temperature,
-            )
-        elif self.prior is not None:
-            model = None
-            learned = {
-                "prior": self.prior,
-                "temperature": settings.temperature,
-                "fallback": settings.fallback,
-                "robust": settings.robust,
-            }
         return fit_batch(
             blends,
-            model=model,
             background=settings.background,
             position_error=settings.position_error,
             model_error=settings.model_error,
@@ -119,7 +106,7 @@ class Fitter:
             quality=self.programs.quality,
             sizes=self.programs.sizes,
             fine=self.programs.fine,
-            **learned,
+            **self._models,
         )
 
     def _psfs_of(self, stamps: Stamps) -> list[SampledPSF | str]:
@@ -131,6 +118,44 @@ class Fitter:
         kept = list(zip(stamps.psf_key.tolist(), found, strict=True))[-_KEPT:]
         self._psfs = dict(kept)
         return found
+
+
+def models_of(prior: Any, settings: FitSettings, header: StampsHeader) -> dict[str, Any]:
+    """The arguments of `fit_batch` that say how sources look.
+
+    - `prior`: learned, or None.
+
+    **Raises:** `ValueError` for a prior that does not fit stamps such as these.
+    """
+    if prior is None:
+        return {"model": settings.model}
+    if isinstance(prior, ParametricPrior):
+        if settings.robust or not settings.fallback:
+            raise ValueError("`robust` and `fallback` need a `prior` that decodes galaxies.")
+        placed = prior.on(
+            pixel_scale=header.pixel_scale,
+            zero_points=header.zero_points,
+            bands=header.bands,
+            temperature=settings.temperature,
+        )
+        return {"model": settings.model, "prior": placed}
+    if not isinstance(prior, DecoderPrior):
+        raise ValueError(
+            "`prior` must be one that draws galaxies, or knows their shapes; got a "
+            f"{type(prior).__name__}."
+        )
+    if settings.model is not None:
+        raise ValueError(
+            f"`model` and `prior` both say how sources look; got {settings.model!r} and "
+            f"{settings.prior!r}."
+        )
+    prior.check(header.pixel_scale)
+    return {
+        "prior": prior,
+        "temperature": settings.temperature,
+        "fallback": settings.fallback,
+        "robust": settings.robust,
+    }
 
 
 def blend_of(stamps: Stamps, place: int, psf: SampledPSF | str) -> Blend:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from diffdeblend.deblend.deblend import MODELS
 from diffdeblend.grid import Quality
 
 
@@ -12,13 +13,16 @@ from diffdeblend.grid import Quality
 class FitSettings:
     """All that decides what a fit of a stamp finds, as for `fit_batch`.
 
-    - `model`, `background`, `position_error`, `model_error`, `free_form`: as there.
+    - `background`, `position_error`, `model_error`, `free_form`: as there.
+    - `model`: None for `"auto"`, or for what a prior says.
     - `prior`: path of a file of `train-prior`, or `"tiny"`; None without.
     - `temperature`, `fallback`, `robust`: with a prior, as there.
     - `covariance`: whether rows hold the covariance of the fluxes.
+
+    **Raises:** `ValueError` for an unknown word or a number out of its range.
     """
 
-    model: str = "auto"
+    model: str | None = None
     background: str = "constant"
     position_error: float = 0.5
     model_error: float = 0.02
@@ -28,6 +32,22 @@ class FitSettings:
     fallback: bool = True
     robust: bool = False
     covariance: bool = True
+
+    def __post_init__(self):
+        models = [name for name in MODELS if name != "multi_gaussian"]
+        if self.model is not None and self.model not in models:
+            raise ValueError(f"`model` must be one of {', '.join(models)}; got {self.model!r}.")
+        if self.background not in ("none", "constant", "linear"):
+            raise ValueError(
+                f"`background` must be none, constant or linear; got {self.background!r}."
+            )
+        for name in ("position_error", "temperature"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
+        if not 0 <= self.model_error < 1:
+            raise ValueError(
+                f"`model_error` must be at least 0 and below 1; got {self.model_error}."
+            )
 
     def hash(self, prior: bytes | None = None) -> str:
         """SHA-256 of the settings, and of the prior's file where there is one."""
