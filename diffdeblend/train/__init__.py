@@ -2,6 +2,7 @@
 
 from diffdeblend.train.augment import augment as augment
 from diffdeblend.train.catalogs import draw_catalog as draw_catalog
+from diffdeblend.train.chunks import Progress as Progress
 from diffdeblend.train.denoiser import DenoiserSettings as DenoiserSettings
 from diffdeblend.train.denoiser import TrainedDenoiser as TrainedDenoiser
 from diffdeblend.train.denoiser import train_denoiser as train_denoiser
@@ -32,7 +33,6 @@ from diffdeblend.train.populations import Sersics as Sersics
 from diffdeblend.train.populations import Sizes as Sizes
 from diffdeblend.train.real import draw_real as draw_real
 from diffdeblend.train.settings import DecoderSettings as DecoderSettings
-from diffdeblend.train.train import Progress as Progress
 from diffdeblend.train.train import TrainedDecoder as TrainedDecoder
 from diffdeblend.train.train import train_decoder as train_decoder
 from diffdeblend.train.words import draw_population as draw_population

@@ -4,7 +4,8 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import PRNGKeyArray, Shaped
 
 Images = TypeVar("Images")
 
@@ -38,3 +39,8 @@ def augment(key: PRNGKeyArray, images: Images) -> Images:
         return jnp.where(flip_x, jnp.flip(image, -1), image)
 
     return jax.tree.map(turned, images)
+
+
+def all_turns(image: Shaped[np.ndarray, "size size"]) -> Shaped[np.ndarray, "8 size size"]:
+    """The eight turns and flips of a square; host side."""
+    return np.stack([np.rot90(side, k) for side in (image, image.T) for k in range(4)])

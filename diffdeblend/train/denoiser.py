@@ -12,19 +12,17 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from diffdeblend import __version__
-from diffdeblend.priors.decoder_prior import Training
 from diffdeblend.priors.denoiser_prior import (
     Denoiser,
     DenoiserPrior,
     LogTransform,
     noise_features,
 )
-from diffdeblend.train.checkpoint import load_checkpoint, save_checkpoint
+from diffdeblend.train.augment import all_turns
+from diffdeblend.train.chunks import Progress, adam, record_of, train_in_chunks
 from diffdeblend.train.learn import random_batch
 from diffdeblend.train.learning_set import CleanGalaxies
-from diffdeblend.train.settings import canonical, fingerprint
-from diffdeblend.train.train import Progress
+from diffdeblend.train.settings import canonical
 
 
 @dataclass(frozen=True)
@@ -131,35 +129,16 @@ def train_denoiser(
     weights_key, steps_key, validation_key = jax.random.split(jax.random.key(seed), 3)
     denoiser = _make(np.asarray(values, float), settings, weights_key)
     state = _State(denoiser, _adam(settings).init(_trained(denoiser)), jnp.zeros((), jnp.int32))
-    curves = np.zeros((0, 3), np.float32)
-    if checkpoint is not None:
-        saved = load_checkpoint(checkpoint, (state, curves), fingerprint(text))
-        state, curves = (state, curves) if saved is None else (saved[0], np.asarray(saved[1]))
-    while (done := int(state.step)) < settings.steps:
-        n_steps = min(settings.chunk, settings.steps - done)
+
+    def advance(state: _State, n_steps: int) -> tuple[_State, np.ndarray, np.ndarray]:
         state, loss = _learn((values, steps_key), state, settings, n_steps)
-        validation = _validate(held_out, validation_key, state.denoiser, settings)
-        row = np.array([done + n_steps, float(loss), float(validation)], np.float32)
-        if not np.all(np.isfinite(row)):
-            raise ValueError(
-                f"`settings`: the loss is not finite after {done + n_steps} steps; try a `rate` "
-                f"below {settings.rate}."
-            )
-        curves = np.concatenate([curves, row[None]])
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, (state, curves), fingerprint(text))
-        if report is not None:
-            report(Progress(done + n_steps, settings.steps, float(loss), float(validation)))
-    training = Training(
-        population=galaxies.source,
-        settings=text,
-        settings_hash=fingerprint(text),
-        seed=seed,
-        n_galaxies=len(values) + len(held_out),
-        loss=float(curves[-1, 1]),
-        validation_loss=float(curves[-1, 2]),
-        versions=_versions(),
+        unseen = _validate(held_out, validation_key, state.denoiser, settings)
+        return state, np.atleast_1d(loss), np.atleast_1d(unseen)
+
+    state, curves = train_in_chunks(
+        state, advance, settings, 1, text, checkpoint=checkpoint, report=report
     )
+    training = record_of(galaxies, len(values) + len(held_out), text, seed, curves)
     typical = transform.inverse(state.denoiser.mean)
     prior = DenoiserPrior(
         state.denoiser, galaxies.frame, typical / jnp.sum(typical), transform, training
@@ -172,9 +151,9 @@ def _make(
 ) -> Denoiser:
     """The linear filter of these galaxies in all turns and flips; the network adds nothing yet."""
     size = values.shape[1]
-    mean = _all_turns(values.mean(axis=0)).mean(axis=0)
+    mean = all_turns(values.mean(axis=0)).mean(axis=0)
     away = (values - mean).reshape(len(values), -1)
-    places = _all_turns(np.arange(size**2).reshape(size, size)).reshape(8, -1)
+    places = all_turns(np.arange(size**2).reshape(size, size)).reshape(8, -1)
     one = away.T @ away / len(values)
     covariance = np.mean([one[np.ix_(place, place)] for place in places], axis=0)
     variance, basis = np.linalg.eigh(covariance)
@@ -196,17 +175,8 @@ def _make(
     )
 
 
-def _all_turns(image: np.ndarray) -> np.ndarray:
-    """The eight turns and flips of a square."""
-    return np.stack([np.rot90(side, k) for side in (image, image.T) for k in range(4)])
-
-
 def _adam(settings: DenoiserSettings) -> optax.GradientTransformation:
-    warmup = min(300, settings.steps // 10)
-    rate = optax.warmup_cosine_decay_schedule(
-        settings.rate / 100, settings.rate, warmup, settings.steps, settings.rate / 100
-    )
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
+    return adam(settings, 300, 10.0)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -268,9 +238,3 @@ def _trained(denoiser: Denoiser) -> Any:
 
 def _with(denoiser: Denoiser, trained: Any) -> Denoiser:
     return eqx.tree_at(lambda one: (one.layers, one.condition), denoiser, trained)
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
-    used = {"diffdeblend": __version__, "equinox": eqx.__version__, "jax": jax.__version__}
-    used |= {"numpy": np.__version__, "optax": optax.__version__}
-    return tuple(sorted(used.items()))

@@ -9,7 +9,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffdeblend.components import Decoder
-from diffdeblend.train.loss import AbstractLoss, negative_elbo, turned
+from diffdeblend.train.augment import augment
+from diffdeblend.train.chunks import adam
+from diffdeblend.train.loss import AbstractLoss, negative_elbo
 from diffdeblend.train.network import Encoder
 from diffdeblend.train.settings import DecoderSettings
 
@@ -30,13 +32,8 @@ def start(encoder: Encoder, decoder: Decoder, settings: DecoderSettings) -> Stat
 
 
 def optimiser(settings: DecoderSettings) -> optax.GradientTransformation:
-    """Adam with a rate that rises, then falls as a cosine to a hundredth."""
-    warmup = min(settings.warmup, settings.steps // 10)
-    rate = optax.warmup_cosine_decay_schedule(
-        settings.rate / 100, settings.rate, warmup, settings.steps, settings.rate / 100
-    )
-    # A single odd batch must not throw the weights far away.
-    return optax.chain(optax.clip_by_global_norm(500.0), optax.adam(rate))
+    """That of the settings."""
+    return adam(settings, settings.warmup, 500.0)
 
 
 @eqx.filter_jit
@@ -106,8 +103,7 @@ def random_batch(galaxies: tuple[Array, ...], n: int, key: PRNGKeyArray) -> tupl
     """Some galaxies, each turned or flipped in a way of its own; its PSF with it."""
     choose, turn = jax.random.split(key)
     chosen = jax.random.randint(choose, (n,), 0, number(galaxies))
-    ways = jax.random.bernoulli(turn, 0.5, (3, n))
-    return tuple(jax.vmap(turned)(_pick(array, chosen), *ways) for array in galaxies)
+    return augment(turn, tuple(_pick(array, chosen) for array in galaxies))
 
 
 def _trained(encoder: Encoder, decoder: Decoder) -> Any:

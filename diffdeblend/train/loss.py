@@ -140,15 +140,6 @@ def negative_elbo(
     return loss.misfit(decoder(latent), galaxy), information
 
 
-def turned(
-    image: Float[Array, "h h"], transpose: Array, flip_y: Array, flip_x: Array
-) -> Float[Array, "h h"]:
-    """One of the eight turns and flips of a square image."""
-    image = jnp.where(transpose, image.T, image)
-    image = jnp.where(flip_y, image[::-1], image)
-    return jnp.where(flip_x, image[:, ::-1], image)
-
-
 def _fast(n: int) -> int:
     """The next number up of factors 2, 3 and 5, even."""
     while True:

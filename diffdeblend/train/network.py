@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffdeblend.components import Decoder, Frame
+from diffdeblend.train.augment import all_turns
 
 
 class Encoder(eqx.Module):
@@ -52,8 +53,7 @@ def make_decoder(
 def mean_log_image(images: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "h w"]:
     """Logarithm of the mean image, the same under turns and flips; host side."""
     mean = images.mean(axis=0, dtype=np.float64)
-    turned = [np.rot90(side, k) for side in (mean, mean.T) for k in range(4)]
-    mean = np.mean(turned, axis=0)
+    mean = np.mean(all_turns(mean), axis=0)
     # An image that is empty somewhere still needs a finite logarithm there.
     mean = np.maximum(mean, 1e-6 * mean.max())
     return np.log(mean / mean.sum()).astype(np.float32)

@@ -7,32 +7,15 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import numpy as np
-import optax
 from jaxtyping import Float, Int
 
-from diffdeblend import __version__
-from diffdeblend.priors import DecoderPrior, Training
-from diffdeblend.train.checkpoint import load_checkpoint, save_checkpoint
+from diffdeblend.priors import DecoderPrior
+from diffdeblend.train.chunks import Progress, record_of, train_in_chunks
 from diffdeblend.train.flow import fit_flow
-from diffdeblend.train.learn import learn, start, validate
+from diffdeblend.train.learn import State, learn, start, validate
 from diffdeblend.train.learning_set import CleanGalaxies, ObservedGalaxies, learning_set
 from diffdeblend.train.network import make_decoder, make_encoder
-from diffdeblend.train.settings import DecoderSettings, canonical, fingerprint
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a training has to say on its way.
-
-    - `step`, `steps`: how far it is.
-    - `loss`, `validation_loss`: misfit and information together, in nats a galaxy; of the galaxies
-        of the last steps, and of those held out.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float
+from diffdeblend.train.settings import DecoderSettings, canonical
 
 
 @dataclass(frozen=True)
@@ -100,48 +83,21 @@ def train_decoder(
         make_decoder(data.mean, settings.widths, settings.n_latent, galaxies.frame, decoder_key),
         settings,
     )
-    curves = np.zeros((0, 5), np.float32)
-    if checkpoint is not None:
-        saved = load_checkpoint(checkpoint, (state, curves), fingerprint(text))
-        state, curves = (state, curves) if saved is None else (saved[0], np.asarray(saved[1]))
     for_learning = (data.loss, data.learnt_from, steps_key)
     for_validation = (data.loss, data.held_out, validation_key)
-    while (done := int(state.step)) < settings.steps:
-        # Whole chunks from the start on, so that a resumed training makes the same ones.
-        n_steps = min(settings.chunk, settings.steps - done)
+
+    def advance(state: State, n_steps: int) -> tuple[State, np.ndarray, np.ndarray]:
         state, parts = learn(for_learning, state, settings, n_steps)
         unseen = validate(for_validation, state.encoder, state.decoder)
-        row = np.concatenate([[done + n_steps], np.asarray(parts), np.asarray(unseen)])
-        if not np.all(np.isfinite(row)):
-            raise ValueError(
-                f"`settings`: the loss is not finite after {done + n_steps} steps; try a `rate` "
-                f"below {settings.rate}."
-            )
-        curves = np.concatenate([curves, row[None].astype(np.float32)])
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, (state, curves), fingerprint(text))
-        if report is not None:
-            loss, validation_loss = float(row[1] + row[2]), float(row[3] + row[4])
-            report(Progress(done + n_steps, settings.steps, loss, validation_loss))
+        return state, np.asarray(parts), np.asarray(unseen)
+
+    state, curves = train_in_chunks(
+        state, advance, settings, 2, text, checkpoint=checkpoint, report=report
+    )
     decoder = state.decoder
     if settings.flow:
         warp = fit_flow(data.loss, data.learnt_from, state.encoder, settings, flow_key)
         decoder = eqx.tree_at(lambda d: d.warp, decoder, warp, is_leaf=lambda leaf: leaf is None)
-    last = curves[-1].astype(float)
-    training = Training(
-        population=galaxies.source,
-        settings=text,
-        settings_hash=fingerprint(text),
-        seed=seed,
-        n_galaxies=len(data.learnt_from[0]) + len(data.held_out[0]),
-        loss=float(last[1] + last[2]),
-        validation_loss=float(last[3] + last[4]),
-        versions=_versions(),
-    )
+    n_galaxies = len(data.learnt_from[0]) + len(data.held_out[0])
+    training = record_of(galaxies, n_galaxies, text, seed, curves)
     return TrainedDecoder(DecoderPrior(decoder, training), curves[:, 0].astype(int), *curves.T[1:])
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
-    used = {"diffdeblend": __version__, "equinox": eqx.__version__, "jax": jax.__version__}
-    used |= {"numpy": np.__version__, "optax": optax.__version__}
-    return tuple(sorted(used.items()))
