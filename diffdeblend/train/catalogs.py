@@ -9,6 +9,7 @@ from diffdeblend.simulate.keys import stream
 from diffdeblend.train.galaxies import Galaxies, check_number
 from diffdeblend.train.populations import pixel_scale_of
 from diffdeblend.train.render import Shapes, draw_shapes
+from diffdeblend.train.rows import all_before_any, check_variation, checked_rows
 
 
 def draw_catalog(
@@ -39,16 +40,11 @@ def draw_catalog(
     """
     check_number(n)
     scale = pixel_scale_of(frame)
-    if not (0 <= shear < 0.9 and dilation >= 0 and jitter >= 0):
-        raise ValueError(
-            "`shear` must be between 0 and 0.9, `dilation` and `jitter` at least 0; got "
-            f"{shear}, {dilation} and {jitter}."
-        )
+    check_variation(dilation, shear, jitter)
     chosen, parts = _rows(catalog, rows, frame.size * scale / 4), catalog.parts
     assert parts is not None
     rng = stream(seed, "catalogue")
-    many = -(-n // len(chosen))
-    own = chosen[np.concatenate([rng.permutation(len(chosen)) for _ in range(many)])[:n]]
+    own = chosen[all_before_any(n, len(chosen), rng)]
     size = np.exp(rng.uniform(-1, 1, n) * np.log1p(dilation))
     lens = rng.uniform(0, shear, n) * np.exp(1j * rng.uniform(0, 2 * np.pi, n))
     g = parts.g1[own] + 1j * parts.g2[own]
@@ -89,9 +85,7 @@ def _rows(
                 "quarter of the stamp."
             )
         return chosen
-    chosen = np.atleast_1d(np.asarray(rows)).astype(int)
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(catalog):
-        raise ValueError(f"`rows` must be numbers from 0 to {len(catalog) - 1}; got {rows}.")
+    chosen = checked_rows(rows, len(catalog))
     if not shaped[chosen].all():
         raise ValueError(f"`rows` must have shapes; {chosen[~shaped[chosen]]} are real images.")
     return chosen

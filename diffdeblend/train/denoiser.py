@@ -22,7 +22,13 @@ from diffdeblend.train.augment import all_turns
 from diffdeblend.train.chunks import Progress, adam, record_of, train_in_chunks
 from diffdeblend.train.learn import random_batch
 from diffdeblend.train.learning_set import CleanGalaxies
-from diffdeblend.train.settings import canonical
+from diffdeblend.train.settings import (
+    canonical,
+    check_held_out,
+    check_positive,
+    check_whole,
+    check_widths,
+)
 
 
 @dataclass(frozen=True)
@@ -53,23 +59,15 @@ class DenoiserSettings:
     chunk: int = 500
 
     def __post_init__(self):
-        for name in ("components", "steps", "batch", "chunk"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a whole number from 1 up; got {value!r}.")
-        widths = self.widths
-        if not isinstance(widths, tuple) or not widths or min(widths) < 1:
-            raise ValueError(f"`widths` must be a tuple of at least one width; got {widths}.")
-        for name in ("floor", "least_noise", "most_noise", "rate"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
+        check_whole(self, "components", "steps", "batch", "chunk")
+        check_widths(self.widths)
+        check_positive(self, "floor", "least_noise", "most_noise", "rate")
+        check_held_out(self.held_out)
         if self.least_noise >= self.most_noise:
             raise ValueError(
                 f"`least_noise` must be below `most_noise`, {self.most_noise}; "
                 f"got {self.least_noise}."
             )
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"`held_out` must be between 0 and 1; got {self.held_out}.")
 
 
 @dataclass(frozen=True)

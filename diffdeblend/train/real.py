@@ -17,6 +17,7 @@ from diffdeblend.simulate.keys import stream
 from diffdeblend.train.galaxies import Galaxies, check_number
 from diffdeblend.train.populations import pixel_scale_of
 from diffdeblend.train.render import frame_grid
+from diffdeblend.train.rows import all_before_any, check_variation, checked_rows
 
 if TYPE_CHECKING:
     import galsim
@@ -63,17 +64,12 @@ def draw_real(
     """
     check_number(n)
     scale = pixel_scale_of(frame)
-    if not (0 <= shear < 0.9 and dilation >= 0 and jitter >= 0):
-        raise ValueError(
-            "`shear` must be between 0 and 0.9, `dilation` and `jitter` at least 0; got "
-            f"{shear}, {dilation} and {jitter}."
-        )
+    check_variation(dilation, shear, jitter)
     chosen, real = _rows(catalog, rows), catalog.real
     assert real is not None
     rng = stream(seed, "real")
-    # All before any comes again; sorted, so that each is transformed once.
-    many = -(-n // len(chosen))
-    own = np.sort(np.concatenate([rng.permutation(len(chosen)) for _ in range(many)])[:n])
+    # Sorted, so that each is transformed once.
+    own = np.sort(all_before_any(n, len(chosen), rng))
     turn, sheared = rng.uniform(0, 2 * np.pi, n), rng.uniform(0, shear, n)
     direction, flipped = rng.uniform(0, 2 * np.pi, n), rng.random(n) < 0.5
     size = np.exp(rng.uniform(-1, 1, n) * np.log1p(dilation))
@@ -172,9 +168,7 @@ def _rows(catalog: Catalog, rows: Int[ArrayLike, "row"] | None) -> Int[np.ndarra
         raise ValueError("`catalog` has no real images; `draw_catalog` draws shapes.")
     if rows is None:
         return np.flatnonzero(catalog.is_real)
-    chosen = np.atleast_1d(np.asarray(rows)).astype(int)
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(catalog):
-        raise ValueError(f"`rows` must be numbers from 0 to {len(catalog) - 1}; got {rows}.")
+    chosen = checked_rows(rows, len(catalog))
     if not catalog.is_real[chosen].all():
         raise ValueError(f"`rows` must be of real images; {chosen[~catalog.is_real[chosen]]} not.")
     return chosen

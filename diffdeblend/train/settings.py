@@ -38,19 +38,38 @@ class DecoderSettings:
     flow_steps: int = 2000
 
     def __post_init__(self):
-        for name in ("n_latent", "steps", "batch", "chunk", "flow_steps"):
-            _whole(name, getattr(self, name), 1)
-        for name in ("warmup", "flow"):
-            _whole(name, getattr(self, name), 0)
-        if not isinstance(self.widths, tuple) or not self.widths:
-            raise ValueError(f"`widths` must be a tuple of at least one width; got {self.widths}.")
-        for width in self.widths:
-            _whole("widths", width, 1)
-        for name in ("photons", "rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"`held_out` must be between 0 and 1; got {self.held_out}.")
+        check_whole(self, "n_latent", "steps", "batch", "chunk", "flow_steps")
+        check_whole(self, "warmup", "flow", least=0)
+        check_widths(self.widths)
+        check_positive(self, "photons", "rate")
+        check_held_out(self.held_out)
+
+
+def check_whole(settings: Any, *names: str, least: int = 1) -> None:
+    """**Raises:** `ValueError` for settings that are no integers from `least` up."""
+    for name in names:
+        _whole(name, getattr(settings, name), least)
+
+
+def check_widths(widths: Any) -> None:
+    """**Raises:** `ValueError` if these are no widths of layers."""
+    if not isinstance(widths, tuple) or not widths:
+        raise ValueError(f"`widths` must be a tuple of at least one width; got {widths}.")
+    for width in widths:
+        _whole("widths", width, 1)
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """**Raises:** `ValueError` for settings that are not positive and finite."""
+    for name in names:
+        if not 0 < getattr(settings, name) < float("inf"):
+            raise ValueError(f"`{name}` must be positive; got {getattr(settings, name)}.")
+
+
+def check_held_out(share: float) -> None:
+    """**Raises:** `ValueError` if it is no share of the galaxies."""
+    if not 0 < share < 1:
+        raise ValueError(f"`held_out` must be between 0 and 1; got {share}.")
 
 
 def canonical(settings: Any, frame: Frame, seed: int, data: str) -> str:
