@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from diffdeblend.quantities.psf_on_stamp import psf_on_stamp
 
 # Half of the step over which a PSF is differentiated, in pixels.
 _STEP = 0.25
@@ -107,26 +108,5 @@ def _fit(
 def moved_psf(
     psf: Float[Array, "k k"], x: Float[Array, ""], y: Float[Array, ""], size: int
 ) -> Float[Array, "s s"]:
-    """The PSF with its centre at (x, y) from the middle pixel of a stamp; 0 beyond its own stamp.
-
-    Between pixels by its Fourier series, exact where it is sampled well.
-    """
-    rows = _interpolation(psf.shape[0], y, size)
-    columns = _interpolation(psf.shape[1], x, size)
-    return rows @ psf @ columns.T
-
-
-def _interpolation(length: int, shift: Array, size: int) -> Array:
-    """Values of a periodic series of odd length at the pixels of a stamp: Dirichlet's kernel."""
-    place = jnp.arange(size, dtype=shift.dtype) - size // 2 - shift
-    distance = place[:, None] - (jnp.arange(length, dtype=shift.dtype) - length // 2)[None, :]
-    whole = jnp.round(distance)
-    rest = distance - whole
-    # The whole part by its sign alone: a sine of many turns is not exact.
-    top = jnp.sin(np.pi * rest) * jnp.where(whole % 2 == 0, 1, -1)
-    bottom = length * jnp.sin(np.pi * distance / length)
-    at_zero = jnp.abs(distance) < 1e-4
-    kernel = jnp.where(at_zero, 1, top / jnp.where(at_zero | (bottom == 0), 1, bottom))
-    # Beyond its stamp the series would begin anew.
-    on_stamp = jnp.abs(place) < length / 2
-    return jnp.where(on_stamp[:, None], kernel, 0)
+    """The PSF centred at (x, y) from the middle pixel of a stamp; 0 beyond its own stamp."""
+    return psf_on_stamp(psf, (size, size), size // 2 + x, size // 2 + y)
