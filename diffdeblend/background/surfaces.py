@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import Akima1DInterpolator, CubicSpline
 
 from diffdeblend.background.cells import CellLevels
 from diffdeblend.background.mesh_repair import fill_holes
@@ -226,6 +225,9 @@ def _interpolated(
 
 
 def _slopes(nodes: np.ndarray, values: np.ndarray, kind: str) -> Float[np.ndarray, "row node"]:
+    # Here: it takes long to load.
+    from scipy.interpolate import Akima1DInterpolator, CubicSpline
+
     if kind == "cubic":
         return CubicSpline(nodes, values, axis=1, bc_type="natural")(nodes, 1)
     return Akima1DInterpolator(nodes, values, axis=1)(nodes, 1)

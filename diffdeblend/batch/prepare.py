@@ -13,6 +13,7 @@ from diffdeblend.batch.trim import nearest_pixel, sources_box, trimmed
 from diffdeblend.components import Kind
 from diffdeblend.deblend.start import psf_half_radius, radii_in_image
 from diffdeblend.detect.peaks import psf_images, sky_level
+from diffdeblend.fourier import mode_counts
 from diffdeblend.grid import Quality
 from diffdeblend.psf import AbstractPSF
 
@@ -62,12 +63,7 @@ class Preparation:
         if self.sky_terms:
             step = max(1, int(np.sqrt(blend.data[0].size / _SKY_PIXELS)))
             few, used = blend.data[:, ::step, ::step], blend.weight[:, ::step, ::step] > 0
-            level = np.array(
-                [
-                    sky_level(f[None], u[None])[0] if u.any() else 0.0
-                    for f, u in zip(few, used, strict=True)
-                ]
-            )
+            level = np.where(used.any(axis=(1, 2)), sky_level(few, used), 0)
         light = blend.data - level.astype(blend.data.dtype)[:, None, None]
         weighted = np.einsum("byx,byx->yx", blend.weight, light)
         depth = blend.weight.sum(axis=0)
@@ -150,22 +146,27 @@ def quality_for(psfs: Sequence[AbstractPSF]) -> Quality:
     seen = {id(psf): psf for psf in psfs}
     if len(seen) > _MANY_PSFS:
         seen = dict(list(seen.items())[:: len(seen) // _MANY_PSFS])
-    axis = 2 * np.fft.fftfreq(128)
-    frequency = np.maximum(np.abs(axis)[:, None], np.abs(axis))
-    squared = axis[:, None] ** 2 + axis**2
+    # Half of the plane: the other has the same power.
+    kx, ky = 2 * np.fft.rfftfreq(128), 2 * np.abs(np.fft.fftfreq(128))[:, None]
+    ring = np.rint(64 * np.maximum(kx, ky)).astype(int).ravel()
+    counts, squared = mode_counts(128), kx**2 + ky**2
     cut, matrix = _CUTS[0], _MATRIX_CUTS[0]
     for psf in seen.values():
-        power = np.abs(np.fft.fft2(psf_images(psf, 61), (128, 128))) ** 2
-        cut = max(cut, _enough(power, frequency, _CUTS, 1e-6))
-        matrix = max(matrix, _enough(power * squared, frequency, _MATRIX_CUTS, 1e-2))
+        power = counts * np.abs(np.fft.rfft2(psf_images(psf, 61), (128, 128))) ** 2
+        cut = max(cut, _enough(power, ring, _CUTS, 1e-6))
+        matrix = max(matrix, _enough(power * squared, ring, _MATRIX_CUTS, 1e-2))
     # At 1.2 the wings of bright galaxies come back and move their flux by most of a sigma.
     return Quality(padding=1.5, cut=cut, corrections=False, matrix=matrix)
 
 
-def _enough(
-    power: np.ndarray, frequency: np.ndarray, cuts: Sequence[float], left_out: float
-) -> float:
+def _enough(power: np.ndarray, ring: np.ndarray, cuts: Sequence[float], left_out: float) -> float:
+    """The least cut beyond which there is next to nothing, in any band.
+
+    - `ring`: of each mode, its highest frequency along an axis in 64ths of Nyquist.
+    """
+    by_ring = np.stack([np.bincount(ring, band.ravel()) for band in power])
     for cut in cuts:
-        if (power[:, frequency > cut].sum(axis=1) <= left_out * power.sum(axis=(1, 2))).all():
+        beyond = by_ring[:, int(64 * cut) + 1 :].sum(axis=1)
+        if (beyond <= left_out * by_ring.sum(axis=1)).all():
             return cut
     return cuts[-1]

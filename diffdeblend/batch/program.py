@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -152,6 +153,8 @@ def in_turn(
 ) -> Any:
     """`one(task, psf, *extras)` for the first `count` tasks, results with a leading axis."""
 
+    # Traced once, for its shapes and for the loop.
+    @partial(jax.jit, inline=True)
     def at(i: Array) -> Any:
         task, own = jax.tree.map(lambda leaf: leaf[i], (tasks, extras))
         return one(task, jax.tree.map(lambda leaf: leaf[task.psf], psfs), *own)

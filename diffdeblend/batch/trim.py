@@ -33,10 +33,13 @@ def sources_box(
         signal = correlate1d(signal, kernel, axis=axis, mode="constant")
         noise = correlate1d(noise, kernel**2, axis=axis, mode="constant")
     bright = signal > _THRESHOLD * np.sqrt(np.maximum(noise, 0))
-    labelled, _ = label(bright)  # type: ignore[misc]
+    labelled, count = label(bright)  # type: ignore[misc]
     pixel = nearest_pixel(positions, depth.shape)
-    own = np.unique(labelled[pixel[:, 1], pixel[:, 0]])
-    inside = np.isin(labelled, own[own > 0])
+    own = np.zeros(count + 1, bool)
+    own[labelled[pixel[:, 1], pixel[:, 0]]] = True
+    # What is not bright is labelled 0.
+    own[0] = False
+    inside = own[labelled]
     disc = _LEAST_EXTENT * psf_radius
     low, high = positions.min(axis=0) - disc, positions.max(axis=0) + disc
     if inside.any():
@@ -53,7 +56,8 @@ def nearest_pixel(
     positions: Float[np.ndarray, "source 2"], shape: tuple[int, ...]
 ) -> Int[np.ndarray, "source 2"]:
     """The pixel (x, y) of an image of `shape` (y, x) that is nearest to each position."""
-    return np.clip(np.floor(positions + 0.5).astype(int), 0, (shape[1] - 1, shape[0] - 1))
+    pixel = np.floor(positions + 0.5).astype(int)
+    return np.minimum(np.maximum(pixel, 0), (shape[1] - 1, shape[0] - 1))
 
 
 def trimmed(blend: Blend, box: Int[np.ndarray, "4"]) -> Blend:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import brentq
 
 from diffdeblend.components import AnySource, Kind
 from diffdeblend.components.gaussian import MIXTURE_SCALES
@@ -139,6 +138,9 @@ def _shapes(
 
 def _mixture_radius(flux: Float[np.ndarray, "part"]) -> float:
     """Half-light radius of a mixture in units of its `radius`, its weights held."""
+    # Here: it takes long to load.
+    from scipy.optimize import brentq
+
     weight = np.maximum(flux, 0)
     if weight.sum() <= 0:
         return 1.0

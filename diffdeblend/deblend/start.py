@@ -84,10 +84,8 @@ def radii_in_image(
 ) -> Float[np.ndarray, "source"]:
     """`half_light_radii` from one image, its noise (infinite where not used), the PSF's radius."""
     ny, nx = image.shape
-    yy, xx = np.mgrid[:ny, :nx]
-    distance = np.hypot(
-        xx[None] - positions[:, 0, None, None], yy[None] - positions[:, 1, None, None]
-    )
+    x, y = positions[:, 0, None, None], positions[:, 1, None, None]
+    distance = np.hypot(np.arange(nx) - x, np.arange(ny)[:, None] - y)
     # Rings of all sources at once, each pixel in one of the nearest source.
     nearest = np.argmin(distance, axis=0)
     ring = np.min(distance, axis=0).astype(int)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import binary_dilation, gaussian_filter
-from scipy.signal import fftconvolve
 
 from diffdeblend.background.statistics import MAD_TO_STD
 from diffdeblend.exposure import Exposure
@@ -63,6 +62,9 @@ def measure_noise_correlation(
 
 def _pairs(image: np.ndarray, size: int) -> np.ndarray:
     """Sum of image(p) image(p + d) over p, for d up to half of `size` on either axis."""
+    # Here: it takes long to load.
+    from scipy.signal import fftconvolve
+
     half = size // 2
     all_ = fftconvolve(np.pad(image, half), image[::-1, ::-1], mode="valid")
     # By symmetry both halves are one number measured twice.

@@ -59,19 +59,32 @@ def significance(exposure: Exposure) -> Float[np.ndarray, "y x"]:
 def sky_level(
     data: Float[np.ndarray, "band y x"], used: Bool[np.ndarray, "band y x"]
 ) -> Float[np.ndarray, "band"]:
-    """A sigma-clipped median of each band: a first guess of the sky."""
-    levels = []
-    for values, good in zip(data, used, strict=True):
-        kept = values[good]
-        for _ in range(10):
-            middle = np.median(kept)
-            spread = MAD_TO_STD * np.median(np.abs(kept - middle))
-            inside = kept[np.abs(kept - middle) <= 2.5 * spread]
-            if inside.size == kept.size or inside.size < 10:
-                break
-            kept = inside
-        levels.append(np.median(kept))
-    return np.array(levels)
+    """A sigma-clipped median of each band: a first guess of the sky. NaN without used pixels."""
+    return np.array([_clipped_median(band[on]) for band, on in zip(data, used, strict=True)])
+
+
+def _clipped_median(values: Float[np.ndarray, "n"]) -> np.floating:
+    # Of sorted values, those near the middle lie side by side.
+    kept = np.sort(values)
+    for _ in range(10):
+        distance = np.abs(kept - _middle(kept))
+        spread = MAD_TO_STD * _middle(np.sort(distance))
+        inside = distance <= 2.5 * spread
+        count = np.count_nonzero(inside)
+        if count == kept.size or count < 10:
+            break
+        first = inside.argmax()
+        kept = kept[first : first + count]
+    return _middle(kept)
+
+
+def _middle(ordered: Float[np.ndarray, "n"]) -> np.floating:
+    """The median of sorted values, as `np.median` has it."""
+    # NaN are sorted to the end.
+    if not ordered.size or np.isnan(ordered[-1]):
+        return ordered.dtype.type(np.nan)
+    half = ordered.size // 2
+    return ordered[half] if ordered.size % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _vertex(left: np.ndarray, middle: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffdeblend.fit.arrow import Normal
+from diffdeblend.fit.arrow import Normal, linear_vector
 from diffdeblend.fit.by_columns import chi2_of_columns, is_by_columns
 from diffdeblend.fit.columns import Columns, columns_by_autodiff, columns_of_ellipses
 from diffdeblend.fit.ellipses import Ellipses, chi2_of_ellipses, is_ellipses
@@ -84,6 +84,26 @@ def evaluate(
         normal = jax.lax.cond(exact, by_pixels, by_modes)
     total = jax.tree.map(jnp.add, gradient, prior_slope)
     return Evaluation(0.5 * jnp.sum(chi2) + prior, chi2, total, normal, curvature)
+
+
+def unevaluated(unknowns: Unknowns, template: Scene, problem: Problem) -> Evaluation:
+    """What is known before the first `evaluate`, in the same shapes: that any point is better."""
+    # Not all of `evaluate`: to trace it for its shapes takes as long as to use it.
+    linear, shape, curvature = jax.eval_shape(
+        lambda u: (linear_vector(u), u.flat_shape, prior_terms(u, template, problem)[2]), unknowns
+    )
+    (n_bands, n_linear), n_shape, dtype = linear.shape, shape.size, linear.dtype
+    return Evaluation(
+        jnp.asarray(jnp.inf, dtype),
+        jnp.zeros(n_bands, dtype),
+        jax.tree.map(jnp.zeros_like, unknowns),
+        Normal(
+            jnp.zeros((n_bands, n_linear, n_linear), dtype),
+            jnp.zeros((n_bands, n_linear, n_shape), dtype),
+            jnp.zeros((n_shape, n_shape), dtype),
+        ),
+        jnp.zeros(curvature.shape, curvature.dtype),
+    )
 
 
 def exact_columns(unknowns: Unknowns, template: Scene, problem: Problem) -> Columns:

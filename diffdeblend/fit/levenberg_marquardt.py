@@ -17,7 +17,7 @@ from diffdeblend.fit.arrow import (
     solve_shape,
 )
 from diffdeblend.fit.by_columns import is_by_columns
-from diffdeblend.fit.evaluate import Evaluation, evaluate
+from diffdeblend.fit.evaluate import Evaluation, evaluate, unevaluated
 from diffdeblend.fit.normal_matrix import Fixed, fixed_terms, with_curvature
 from diffdeblend.fit.objective import Problem
 from diffdeblend.fit.unknowns import Unknowns, unknowns_of
@@ -131,13 +131,9 @@ class Walk(eqx.Module):
         """The state before the first step."""
         unknowns = unknowns_of(self.start)
         dtype = self.start.dx.dtype
-        unknown = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype),
-            jax.eval_shape(lambda u: self._evaluate(u, self._always_exact), unknowns),
-        )
         return State(
             unknowns=unknowns,
-            known=unknown._replace(value=jnp.asarray(jnp.inf, dtype)),
+            known=unevaluated(unknowns, self.start, self.problem),
             # The first evaluation is that of the start: one copy of the program, in the loop.
             trial=unknowns,
             predicted=jnp.asarray(jnp.inf, dtype),

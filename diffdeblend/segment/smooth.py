@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.signal import fftconvolve
 
 from diffdeblend.backend import Backend, on_host
 from diffdeblend.segment.kernels import factors
@@ -181,6 +180,9 @@ def _finite(values: np.ndarray) -> np.ndarray | None:
 
 def _sums(values: np.ndarray, kernel: np.ndarray, kind: Any) -> np.ndarray:
     """Convolution of each stamp, zeros outside."""
+    # Here: it takes long to load.
+    from scipy.signal import fftconvolve
+
     out = np.empty(values.shape, kind)
     pair = factors(kernel)
     reach = kernel.shape[0] // 2
