@@ -238,7 +238,7 @@ def cut_file(path, share):
 BREAKS = {
     "an empty folder": (lambda p: (shutil.rmtree(p), p.mkdir()), "is no Zarr folder"),
     "nothing": (lambda p: shutil.rmtree(p), "there is no"),
-    "a text file": (lambda p: (shutil.rmtree(p), p.write_text("x" * 99)), "is a file"),
+    "a text file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "is a file that is no FITS"),
     "format 2": (
         lambda p: (shutil.rmtree(p), zarr.open_group(str(p), mode="w", zarr_format=2)),
         "format 2; stores are of Zarr's format 3",

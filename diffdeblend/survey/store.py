@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+from diffdeblend.survey.fits_store import open_fits
 from diffdeblend.survey.stamp_store import StampStore as StampStore
 from diffdeblend.survey.zarr_store import ZarrStore as ZarrStore
 from diffdeblend.survey.zarr_store import open_zarr
 
 
 def open_store(path: str | Path, *, checked: bool = False) -> StampStore:
-    """A store of stamps, from its Zarr folder.
+    """A store of stamps, from its Zarr folder or its FITS file.
+
+    Of what is in them: STORE.md and `diffdeblend.survey.fits_store.open_fits`.
 
     Everything that can be known without reading the pixels is checked: that all arrays are there,
     their sizes, that no file is missing or cut short, that ids are different.
@@ -21,5 +24,5 @@ def open_store(path: str | Path, *, checked: bool = False) -> StampStore:
     if not path.exists():
         raise ValueError(f"`store`: there is no {str(path)!r}.")
     if path.is_file():
-        raise ValueError(f"`store`: {str(path)!r} is a file; a store is a Zarr folder.")
+        return open_fits(path, checked=checked)
     return open_zarr(path, checked=checked)
