@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from diffdeblend.survey.fit_stamps import Fitter
 from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.stamps import Stamps
-from diffdeblend.survey.store import ZarrStore
+from diffdeblend.survey.store import StampStore
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,7 +31,7 @@ class Done:
     seconds: Mapping[str, float]
 
 
-def fit_runs(store: ZarrStore, fitter: Fitter, out: Path, runs: Iterable[Run]) -> Iterator[Done]:
+def fit_runs(store: StampStore, fitter: Fitter, out: Path, runs: Iterable[Run]) -> Iterator[Done]:
     """Fit batches of stamps and write a part for each; tell of each once it is on the disk.
 
     No more than three batches are in memory: one that is read, one fitted, one written.

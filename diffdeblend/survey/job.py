@@ -11,7 +11,7 @@ from diffdeblend.io.priors import load_prior
 from diffdeblend.priors import DecoderPrior
 from diffdeblend.survey.fit_stamps import Fitter, programs_for, psf_of
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import ZarrStore, open_store
+from diffdeblend.survey.store import StampStore, open_store
 
 # The word that stands for the prior that comes with the package.
 TINY = "tiny"
@@ -33,7 +33,7 @@ class Job:
     programs: Programs
     cache: str | None = None
 
-    def open(self) -> tuple[ZarrStore, Fitter]:
+    def open(self) -> tuple[StampStore, Fitter]:
         """The store and what fits its stamps."""
         store = open_store(self.store)
         return store, Fitter(store.header, self.settings, self.programs, prior_of(self.settings))
@@ -51,7 +51,7 @@ def prior_of(settings: FitSettings) -> Any:
     return load_prior(settings.prior)
 
 
-def choose_programs(store: ZarrStore, settings: FitSettings) -> Programs:
+def choose_programs(store: StampStore, settings: FitSettings) -> Programs:
     """What to compile for a store; by the PSFs of some stamps from all of it.
 
     **Raises:** `ValueError` if none of these PSFs is sound.

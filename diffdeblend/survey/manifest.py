@@ -9,14 +9,14 @@ from typing import Any
 from diffdeblend.deblend.catalog import versions
 from diffdeblend.files import whole_file
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import ZarrStore
+from diffdeblend.survey.store import StampStore
 
 FORMAT, VERSION = "diffdeblend survey run", 1
 _NAME = "manifest.json"
 
 
 def make_manifest(
-    store: ZarrStore, settings: FitSettings, programs: Programs, prior: bytes | None
+    store: StampStore, settings: FitSettings, programs: Programs, prior: bytes | None
 ) -> dict[str, Any]:
     """What decides the values of a run, with hashes of its input and its settings."""
     return {

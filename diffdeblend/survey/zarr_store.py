@@ -1,0 +1,143 @@
+"""A store of stamps in a Zarr folder, read run by run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdeblend.survey.check_store import Opened, check_files, check_metadata, check_numbers
+from diffdeblend.survey.layout import PSF, TRUTH
+from diffdeblend.survey.stamp_store import check_run
+from diffdeblend.survey.stamps import Stamps, StampsHeader
+
+
+class ZarrStore:
+    """Stamps in a Zarr folder; a `StampStore`. Made by `open_store`."""
+
+    path: Path
+    header: StampsHeader
+
+    def __init__(self, opened: Opened, fingerprint: str | None = None):
+        self.path, self.header = opened.path, opened.header
+        self._opened, self._arrays, self._fingerprint = opened, opened.arrays, fingerprint
+
+    def read(self, start: int, stop: int) -> Stamps:
+        """The stamps from `start` up to `stop`.
+
+        Where a chunk is damaged, its stamps are in `unreadable`, with the array and the reason;
+        what cannot be read of them is NaN, or 0 for whole numbers. All others are read.
+
+        **Raises:** `ValueError` for a run that is not in the store, or ids that cannot be read.
+        """
+        check_run(start, stop, self.header.n_stamps)
+        broken: dict[int, str] = {}
+        found = {
+            name: self._rows(name, start, stop, broken) for name in self._arrays if name != PSF
+        }
+        psf, index, key = self._psfs(start, stop, found.get("psf_index"), broken)
+        return Stamps(
+            first=start,
+            id=found["id"].astype(np.int64),
+            image=found["image"],
+            variance=found["variance"],
+            position=found["position"].astype(float),
+            source_id=self._source_ids(start, stop, found.get("source_id")),
+            psf=psf,
+            psf_index=index,
+            psf_key=key,
+            **{name: found.get(name) for name in ("mask", "ra", "dec", "cd", "crowded")},
+            truth={
+                name.removeprefix(f"{TRUTH}/"): values
+                for name, values in found.items()
+                if name.startswith(f"{TRUTH}/")
+            },
+            unreadable=dict(sorted(broken.items())),
+        )
+
+    def psf_at(self, place: int) -> tuple[int, np.ndarray]:
+        """The key and the image, `(band, h, w)`, of the PSF of one stamp.
+
+        NaN where it cannot be read.
+        """
+        check_run(place, place + 1, self.header.n_stamps)
+        key = np.array([place])
+        if "psf_index" in self._arrays:
+            key = self._rows("psf_index", place, place + 1, {}).astype(np.int64)
+        return int(key[0]), self._images(key)[0][0]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of attributes, metadata, and lengths and checksums of all chunks."""
+        if self._fingerprint is None:
+            self._fingerprint = check_files(self._opened)
+        return self._fingerprint
+
+    def _rows(self, name: str, start: int, stop: int, broken: dict[int, str]) -> np.ndarray:
+        """Rows of an array; those that cannot be read are added to `broken` by their place."""
+        array = self._arrays[name]
+        try:
+            return np.asarray(array[start:stop])
+        # Codecs have no common exception.
+        except Exception as error:
+            if name == "id":
+                raise ValueError(f"`store`: {str(self.path)!r}: no ids: {_line(error)}") from error
+        floats = array.dtype.kind == "f"
+        values = np.full((stop - start, *array.shape[1:]), np.nan if floats else 0, array.dtype)
+        chunk = array.chunks[0]
+        for low in range(start - start % chunk, stop, chunk):
+            a, b = max(low, start), min(low + chunk, stop)
+            try:
+                values[a - start : b - start] = array[a:b]
+            except Exception as error:
+                for place in range(a - start, b - start):
+                    broken.setdefault(place, f"`{name}` cannot be read: {_line(error)}")
+        return values
+
+    def _source_ids(self, start: int, stop: int, found: np.ndarray | None) -> np.ndarray:
+        if found is not None:
+            return found.astype(np.int64)
+        # Numbers in the order of the stamps, with room for the largest; 0 is nobody's.
+        most = self.header.most_sources
+        return np.arange(start, stop)[:, None] * most + np.arange(most) + 1
+
+    def _psfs(
+        self, start: int, stop: int, index: np.ndarray | None, broken: dict[int, str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images of the PSFs that these stamps have, which of them each has, and their keys."""
+        of_stamp = np.arange(start, stop) if index is None else index.astype(np.int64)
+        key, own = np.unique(of_stamp, return_inverse=True)
+        images, lost = self._images(key)
+        for place in np.flatnonzero(np.isin(own, list(lost))).tolist():
+            broken.setdefault(place, lost[int(own[place])])
+        return images, own.reshape(-1), key
+
+    def _images(self, key: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """Rows of `psf`, NaN where they cannot be read, and why by their place."""
+        array: Any = self._arrays[PSF]
+        try:
+            return np.asarray(array.oindex[key]), {}
+        except Exception:
+            images = np.full((len(key), *array.shape[1:]), np.nan, array.dtype)
+        lost: dict[int, str] = {}
+        chunk = array.chunks[0]
+        for number in np.unique(key // chunk).tolist():
+            places = np.flatnonzero(key // chunk == number)
+            try:
+                images[places] = array.oindex[key[places]]
+            except Exception as error:
+                why = f"`psf` cannot be read: {_line(error)}"
+                lost |= dict.fromkeys(places.tolist(), why)
+        return images, lost
+
+
+def open_zarr(path: Path, *, checked: bool = False) -> ZarrStore:
+    """A store of stamps, from its Zarr folder; see `open_store`."""
+    opened = check_metadata(path)
+    if checked:
+        return ZarrStore(opened)
+    fingerprint = check_files(opened)
+    check_numbers(opened)
+    return ZarrStore(opened, fingerprint)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
