@@ -87,12 +87,16 @@ def row_columns(
     return tuple(columns)
 
 
-def unit_word(unit: str) -> str:
-    """A unit of flux as astropy writes it; empty for counts, and for what it cannot read."""
+def unit_word(unit: str, power: int = 1, per: str = "") -> str:
+    """A unit of flux as astropy writes it; empty for counts, and for what it cannot read.
+
+    - `power`: that it is raised to. `per`: unit that it is divided by, unless it is empty.
+    """
     from astropy import units
 
     try:
-        return units.Unit(unit).to_string()
+        known = units.Unit(unit) ** power
+        return (known / units.Unit(per) if unit else known).to_string()
     except (ValueError, TypeError):
         return ""
 
@@ -106,11 +110,12 @@ def covariance_column(unit: str, size: int = RAGGED, of: str = "") -> Column:
         "Covariance of the fluxes of all sources in all bands, source by source and in each band "
         "by band: the upper triangle of the matrix, row by row; its diagonal is flux_err squared"
     )
-    squared = f"({unit})2" if unit else ""
-    return Column("flux_covariance", "float32", text, unit_word(squared), size=size)
+    return Column("flux_covariance", "float32", text, unit_word(unit, 2), size=size)
 
 
-def arrow_schema(columns: Sequence[Column], about: dict[str, str] | None = None) -> "pyarrow.Schema":
+def arrow_schema(
+    columns: Sequence[Column], about: dict[str, str] | None = None
+) -> "pyarrow.Schema":
     """Arrow's schema of rows of stamps.
 
     - `about`: what the file says beside its columns.
@@ -136,7 +141,7 @@ def _of_stamp(header: StampsHeader, unit: str) -> Iterator[Column]:
     yield Column("n_pixels", "int32", "Number of used pixels, all bands together")
     yield Column("steps", "int32", "Steps of the fit")
     yield Column("converged", "bool", "Whether the fit met its own criterion")
-    per_pixel = unit_word(f"({unit}) / pix2") if unit else ""
+    per_pixel = unit_word(unit, per="pix2")
     for band in header.bands:
         text = f"Level of the sky in {band}, a pixel; of a linear sky its constant term"
         yield Column(f"sky_{band}", "float64", f"{text}; NaN without one", per_pixel)
@@ -174,7 +179,9 @@ def _of_source(header: StampsHeader, unit: str, sky: bool) -> Iterator[Column]:
         yield _source(name, f"{text}; NaN if the model has none", own)
         yield _source(f"{name}_err", f"Error of {name}", own)
     yield _source("snr", "Flux over its error, in quadrature over the bands; 0 where negative")
-    yield _source("contest", "How much of the change by free pixels neighbours contest; NaN if none")
+    yield _source(
+        "contest", "How much of the change by free pixels neighbours contest; NaN if none"
+    )
     bits = "; ".join(f"{flag.value} {flag.name}: {text}" for flag, text in FLAG_MEANINGS.items())
     yield _source("flags", f"Sum of bits. {bits}", dtype="int32")
 
