@@ -20,7 +20,7 @@ from diffdeblend.background import ConstantBackground
 from diffdeblend.batch import fit_batch, make_blend
 from diffdeblend.components import BulgeDisc, Kind, PointSource
 from diffdeblend.fit import fit
-from diffdeblend.survey.columns import arrow_schema, row_columns
+from diffdeblend.survey.columns import arrow_schema, columns_of, row_columns
 from diffdeblend.survey.covariance import (
     flux_covariance,
     flux_triangles,
@@ -104,7 +104,9 @@ def test_every_column_has_a_unit_that_astropy_reads_and_a_description():
         assert field.metadata == {
             b"unit": column.unit.encode(),
             b"description": column.description.encode(),
+            b"per": b"source" if column.by_source else b"stamp",
         }
+    assert columns_of(schema) == columns
     assert schema.field("latent").type == pa.list_(pa.list_(pa.float64(), 4))
     counts = row_columns(HEADER.__class__(("r",), (9, 9), 1, 1), covariance=False)
     assert {"ra", "source_ra", "flux_covariance", "latent"}.isdisjoint(c.name for c in counts)

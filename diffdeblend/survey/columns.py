@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diffdeblend.deblend.catalog import FLAG_MEANINGS, SUPPORT_MEANINGS
 from diffdeblend.survey.stamps import StampsHeader
 from diffdeblend.survey.status import STATUS_MEANINGS
@@ -53,7 +55,8 @@ class Column:
 
     def metadata(self) -> dict[str, str]:
         """What Arrow's field says beside name and type."""
-        return {"unit": self.unit, "description": self.description}
+        per = "source" if self.by_source else "stamp"
+        return {"unit": self.unit, "description": self.description, "per": per}
 
 
 def row_columns(
@@ -85,6 +88,24 @@ def row_columns(
         word = unit if of_light else "pix" if place else ""
         columns.append(_source(f"true_{name}", f"True {name} of the source", word))
     return tuple(columns)
+
+
+def columns_of(schema: "pyarrow.Schema") -> tuple[Column, ...]:
+    """The columns of rows that were read: what `Column.field` says, read back."""
+    import pyarrow as pa
+
+    found = []
+    for field in schema:
+        told = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        by_source = told.get("per") == "source"
+        one: Any = field.type.value_type if by_source else field.type
+        fixed, ragged = pa.types.is_fixed_size_list(one), pa.types.is_list(one)
+        size = one.list_size if fixed else RAGGED if ragged else 0
+        number = one.value_type if size else one
+        dtype = "str" if pa.types.is_string(number) else np.dtype(number.to_pandas_dtype()).name
+        text, unit = told.get("description", ""), told.get("unit", "")
+        found.append(Column(field.name, dtype, text, unit, by_source, size))
+    return tuple(found)
 
 
 def unit_word(unit: str, power: int = 1, per: str = "") -> str:
