@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from diffdeblend import __version__
 from diffdeblend.blend_options import add_score, add_simulate
+from diffdeblend.catalog_options import add_catalog
 from diffdeblend.coadd_options import add_coadd
 from diffdeblend.deblend_options import add_deblend
 from diffdeblend.detect_options import add_detect
@@ -103,6 +104,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.coadd_command import run_coadd
 
         run_coadd(chosen, progress)
+    elif chosen.command == "catalog":
+        from diffdeblend.catalog_command import run_catalog
+
+        run_catalog(chosen, progress)
     elif chosen.command == "train-prior":
         from diffdeblend.train_command import run_train
 
@@ -135,4 +140,5 @@ def make_parser() -> argparse.ArgumentParser:
     add_simulate(commands)
     add_score(commands)
     add_train(commands)
+    add_catalog(commands)
     return parser

@@ -48,6 +48,7 @@ LAYERS = (
     {"progress", "listing", "programs"},
     {"survey"},
     {"image_options", "epoch_options"},
+    {"catalog_options"},
     {"blend_options", "deblend_options", "detect_options", "measure_options"},
     {"psf_options", "subtract_options", "coadd_options", "train_options"},
     {"survey_options", "catalog_options", "cut_options"},
@@ -55,6 +56,7 @@ LAYERS = (
     {"image_command", "epoch_inputs", "parametric_command"},
     {"commands"},
     {"detect_command", "simulate_command", "score_command"},
+    {"catalog_command"},
     {"psf_command", "subtract_command", "coadd_command", "measure_command", "train_command"},
     {"survey_command", "catalog_command", "cut_command"},
     {"cli"},
@@ -65,7 +67,14 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FOR_USERS = {
     *("progress", "listing", "commands", "simulate_command", "score_command"),
     *("detect_command", "image_command", "psf_command", "subtract_command", "coadd_command"),
-    *("measure_command", "train_command", "cli", "__main__", "build_radial_table"),
+    *(
+        "catalog_command",
+        "measure_command",
+        "train_command",
+        "cli",
+        "__main__",
+        "build_radial_table",
+    ),
     *("survey_command", "catalog_command", "cut_command"),
 }
 # The user calls these to set JAX up.
@@ -74,7 +83,7 @@ SETS_JAX_UP = FOR_USERS | {"programs"}
 KNOW_DEBLEND = {"io.results", "io.__init__"}
 # Not installed with the core: who uses them says so when they are absent.
 OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
-OPTIONAL |= {"astroscrappy", "astroalign", "reproject", "dask", "distributed"}
+OPTIONAL |= {"hats_import", "astroscrappy", "astroalign", "reproject", "dask", "distributed"}
 LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml", "pyarrow"} | OPTIONAL
 USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure", "prepare"}
 USE_OPTIONAL |= {"survey"}

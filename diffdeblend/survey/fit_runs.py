@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffdeblend.survey.fit_stamps import Fitter
-from diffdeblend.survey.parts import Run, write_part
+from diffdeblend.survey.manifest import read_manifest
+from diffdeblend.survey.parts import Run, part_about, write_part
 from diffdeblend.survey.stamps import Stamps
 from diffdeblend.survey.store import StampStore
 
@@ -43,9 +44,11 @@ def fit_runs(store: StampStore, fitter: Fitter, out: Path, runs: Iterable[Run]) 
 
     def write(table: "pyarrow.Table", run: Run) -> float:
         begun = time.perf_counter()
-        write_part(table, out, run)
+        write_part(table, out, run, about)
         return time.perf_counter() - begun
 
+    manifest = read_manifest(out)
+    about = None if manifest is None else part_about(manifest)
     waiting = iter(runs)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         own = next(waiting, None)

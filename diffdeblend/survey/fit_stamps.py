@@ -77,7 +77,15 @@ class Fitter:
                 status[np.array(own)[stopped]] = Status.NOT_CONVERGED
             else:
                 status[own], error[own] = Status.FAILED, result
-        return rows_of(stamps, self.header, found, status.tolist(), error.tolist())
+        return rows_of(
+            stamps,
+            self.header,
+            found,
+            status.tolist(),
+            error.tolist(),
+            covariance=self.settings.covariance,
+            n_latent=self.prior.n_latent if isinstance(self.prior, DecoderPrior) else None,
+        )
 
     def _fitted(
         self, blends: Sequence[Blend], places: Sequence[int]
