@@ -9,12 +9,15 @@ from typing import Any, TypeGuard
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike, *, sync: bool = False, new: bool = False) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends without an error.
 
     A reader never sees half a file, and what stood at `path` stays if the block fails.
 
     - `sync`: wait until it is on the disk, so that it outlives a loss of power.
+    - `new`: of several who write at once one wins.
+
+    **Raises:** with `new`, `FileExistsError` if there is such a file by then.
     """
     path = Path(path)
     # In the same folder, as a rename is atomic only within one file system; with the same
@@ -24,11 +27,27 @@ def whole_file(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]
         yield temporary
         if sync:
             _sync(temporary)
-        os.replace(temporary, path)
+        if new:
+            _link(temporary, path)
+        else:
+            os.replace(temporary, path)
         if sync:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """A second name for a file, if no other has that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Some network file systems have no second names.
+        if path.exists():
+            raise FileExistsError(f"{str(path)!r} is there.") from None
+        os.replace(temporary, path)
 
 
 def _sync(path: Path) -> None:

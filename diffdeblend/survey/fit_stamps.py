@@ -24,6 +24,8 @@ _MANY = 256
 _LEAST_SIZE = 32
 # PSFs that are kept between batches, so that stamps that share one share its transform.
 _KEPT = 64
+# Fewer stamps than this may fail in the same way by chance, as neighbours in the store.
+_ENOUGH = 16
 
 
 @dataclass(eq=False)
@@ -31,6 +33,7 @@ class Fitter:
     """Fits batches of stamps, all in the same way.
 
     - `header`: of the store. `settings`, `programs`: how. `prior`: learned, or None.
+    - `patient`: whether stamps may all fail in the same way, as those that have failed before.
 
     Remembers the PSFs of the batch before, as neighbours often share them.
 
@@ -41,6 +44,7 @@ class Fitter:
     settings: FitSettings
     programs: Programs
     prior: Any = None
+    patient: bool = False
     _psfs: dict[int, SampledPSF | str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -67,7 +71,8 @@ class Fitter:
                     status[place], error[place] = Status.BAD_INPUT, one_line(wrong)
         found = []
         results = self._fitted(blends, places)
-        if len(results) > 1 and len({str(result) for _, result in results}) == 1:
+        alike = len(results) >= _ENOUGH and len({str(result) for _, result in results}) == 1
+        if alike and not self.patient:
             # No stamp is to blame for what all of them have.
             raise ValueError(f"no stamp can be fitted: {results[0][1]}")
         for own, result in results:

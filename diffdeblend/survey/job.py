@@ -25,6 +25,7 @@ class Job:
 
     - `store`, `out`: absolute paths, the same on all machines. `settings`, `programs`: how to fit.
     - `cache`: folder of compiled programs, or None.
+    - `again`: all of these stamps failed before.
     """
 
     store: str
@@ -32,11 +33,13 @@ class Job:
     settings: FitSettings
     programs: Programs
     cache: str | None = None
+    again: bool = False
 
     def open(self) -> tuple[StampStore, Fitter]:
         """The store and what fits its stamps."""
         store = open_store(self.store)
-        return store, Fitter(store.header, self.settings, self.programs, prior_of(self.settings))
+        prior = prior_of(self.settings)
+        return store, Fitter(store.header, self.settings, self.programs, prior, self.again)
 
 
 def prior_of(settings: FitSettings) -> Any:

@@ -64,8 +64,12 @@ def keep_manifest(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """
     there = read_manifest(out)
     if there is None:
-        with whole_file(out / _NAME, sync=True) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+        try:
+            with whole_file(out / _NAME, sync=True, new=True) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+        except FileExistsError:
+            # Another shard was first, perhaps with other settings.
+            return keep_manifest(out, wanted)
         return wanted
     if there["store"]["sha256"] != wanted["store"]["sha256"]:
         raise ValueError(

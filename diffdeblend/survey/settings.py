@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -73,3 +74,13 @@ class Programs:
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return asdict(self)
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Programs":
+        """From a manifest."""
+        sizes = values["sizes"]
+        return cls(
+            Quality(**values["quality"]),
+            None if sizes is None else tuple(sizes),
+            bool(values["fine"]),
+        )
