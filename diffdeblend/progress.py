@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 Interval = tuple[float, float]
 
@@ -176,5 +177,60 @@ def step_bar(total: int, chunk: int, out: Any = None) -> Any:
             begun = True
         shown.set_postfix_str(f"loss {loss:.4g}, held out {validation_loss:.4g}", refresh=False)
         shown.update(step - shown.n)
+
+    return report
+
+
+class FinishedBatch(Protocol):
+    """What `survey_bar` is told of: stamps, and how many of them became what."""
+
+    @property
+    def run(self) -> Sized:
+        """The stamps of the batch."""
+        ...
+
+    @property
+    def status(self) -> Mapping[str, int]:
+        """How many of its stamps have each status."""
+        ...
+
+
+def survey_bar(total: int | None = None, out: Any = None) -> Any:
+    """A bar with stamps a second, the time left and failures by kind: `report(batch, wanted)`.
+
+    - `total`: stamps of the whole run, those that were finished before it went on among them; None
+        for those alone that are wanted now.
+    - `out`: stream of text; None for nowhere, and nothing is shown where it is no terminal.
+
+    `report` is called with each finished batch and the number of stamps that are wanted now, as
+    `fit_survey` does. Called with None it ends.
+    """
+    from tqdm import tqdm
+
+    shown = tqdm(
+        total=total,
+        unit="stamp",
+        file=out,
+        dynamic_ncols=True,
+        disable=True if out is None else None,
+    )
+    begun = False
+    failed: Counter[str] = Counter()
+
+    def report(batch: FinishedBatch | None, wanted: int = 0) -> None:
+        nonlocal begun
+        if batch is None:
+            shown.close()
+            return
+        if not begun:
+            shown.total = wanted if total is None else total
+            # What was done by a run before this one says nothing of how fast this one is.
+            shown.initial = shown.n = max(0, shown.total - wanted)
+            shown.refresh()
+            begun = True
+        failed.update({str(kind): n for kind, n in batch.status.items() if str(kind) != "ok"})
+        told = ", ".join(f"{kind} {n}" for kind, n in sorted(failed.items()))
+        shown.set_postfix_str(told, refresh=False)
+        shown.update(len(batch.run))
 
     return report
