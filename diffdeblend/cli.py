@@ -16,6 +16,7 @@ from diffdeblend.measure_options import add_measure
 from diffdeblend.progress import Progress, one_line
 from diffdeblend.psf_options import add_psf
 from diffdeblend.subtract_options import add_subtract
+from diffdeblend.survey_options import add_survey
 from diffdeblend.train_options import add_train
 
 # Nothing heavy is imported here: `--help` answers at once. What a command needs, it imports.
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
-    if getattr(chosen, "cache", None) is not None:
+    if getattr(chosen, "cache", None) is not None or chosen.command == "fit-survey":
         # XLA reports an error for every program that it takes from its cache, as of processor
         # features that are none ("+prefer-no-gather"). To be set before JAX is loaded.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -104,6 +105,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.coadd_command import run_coadd
 
         run_coadd(chosen, progress)
+    elif chosen.command == "fit-survey":
+        from diffdeblend.survey_command import run_survey
+
+        run_survey(chosen, progress)
     elif chosen.command == "catalog":
         from diffdeblend.catalog_command import run_catalog
 
@@ -140,5 +145,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_simulate(commands)
     add_score(commands)
     add_train(commands)
+    add_survey(commands)
     add_catalog(commands)
     return parser

@@ -75,7 +75,8 @@ def add_survey(commands: Any) -> None:
         type=_shard,
         default=(1, 1),
         metavar="I/N",
-        help="only share I of N, from 1: for arrays of jobs that share OUT",
+        help="only share I of N, from 1: for arrays of jobs that share OUT; the same command "
+        "without this sums up at the end",
     )
     add("--limit", type=_count, metavar="N", help="stop after N stamps, rounded up to a batch")
     add(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,15 +182,19 @@ def summarise(out: str | Path) -> dict[str, Any]:
     return as_dict(totals, manifest) | {"parts": parts, "run": _run(manifest)}
 
 
-def write_summary(out: str | Path) -> dict[str, Any]:
+def write_summary(
+    out: str | Path, more: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Write `summary.json` and, if matplotlib is there, `figure.png` to the folder of a run.
+
+    - `more`: to be told besides.
 
     Returns the summary.
 
     **Raises:** as `summarise`.
     """
     folder = Path(out)
-    found = summarise(folder)
+    found = summarise(folder) | dict(more)
 
     def draw() -> Any:
         from diffdeblend.plot_survey import survey_figure
