@@ -18,6 +18,7 @@ from diffdeblend.fit.evaluate import evaluate, unevaluated
 from diffdeblend.fit.normal_matrix import fixed_terms
 from diffdeblend.fit.objective import make_problem
 from diffdeblend.fit.unknowns import free_numbers, unknowns_of
+from diffdeblend.psf import AbstractPSF
 
 PSF = GaussianPSF(np.array([2.8, 3.2], np.float32))
 
@@ -95,7 +96,7 @@ def test_quality_follows_the_finest_psf():
     assert len(seen) > 4
 
 
-def packed() -> tuple[Packed, GaussianPSF]:
+def packed() -> tuple[Packed, AbstractPSF]:
     """Two stamps of one source, as they go into a program."""
     data = np.random.default_rng(5).normal(size=(2, 2, 20, 20)).astype(np.float32)
     prepare = Preparation(0.0, 1, False, 1.5, (24,))
