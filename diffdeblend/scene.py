@@ -45,14 +45,14 @@ class Scene(eqx.Module):
         dy: Float[Array, "band"] | None = None,
     ):
         self.sources = _stacked(sources)
-        n_bands = {int(stack.flux.shape[1]) for stack in self.sources}
+        n_bands = {int(stack.members.flux.shape[-1]) for stack in self.sources}
         if background is not None:
             n_bands.add(int(background.coefficients.shape[0]))
         if len(n_bands) > 1:
             raise ValueError(
                 f"`sources` and `background` need one number of bands; got {sorted(n_bands)}."
             )
-        zero = jnp.zeros(n_bands.pop(), dtype=self.sources[0].flux.dtype)
+        zero = jnp.zeros(n_bands.pop(), dtype=self.sources[0].members.flux.dtype)
         self.background = background
         self.dx = zero if dx is None else as_float(dx)
         self.dy = zero if dy is None else as_float(dy)

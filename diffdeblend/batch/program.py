@@ -156,11 +156,13 @@ def in_turn(
     # Traced once, for its shapes and for the loop.
     @partial(jax.jit, inline=True)
     def at(i: Array) -> Any:
-        task, own = jax.tree.map(lambda leaf: leaf[i], (tasks, extras))
-        return one(task, jax.tree.map(lambda leaf: leaf[task.psf], psfs), *own)
+        task, own = jax.tree.map(lambda leaf: _entry(leaf, i), (tasks, extras))
+        return one(task, jax.tree.map(lambda leaf: _entry(leaf, task.psf), psfs), *own)
 
     def body(i: Array, found: Any) -> Any:
-        return jax.tree.map(lambda all_, new: all_.at[i].set(new), found, at(i))
+        return jax.tree.map(
+            lambda all_, new: jax.lax.dynamic_update_index_in_dim(all_, new, i, 0), found, at(i)
+        )
 
     n = tasks.data.shape[0]
     tasks, extras = jax.tree.map(jnp.asarray, (tasks, extras))
@@ -170,3 +172,8 @@ def in_turn(
         lambda leaf: jnp.zeros((n, *leaf.shape), leaf.dtype), jax.eval_shape(at, jnp.asarray(0))
     )
     return jax.lax.fori_loop(0, count, body, empty)
+
+
+def _entry(leaf: Array, i: Array) -> Array:
+    """`leaf[i]`, in fewer steps to trace."""
+    return jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False)

@@ -1,5 +1,7 @@
 """Cut a stamp down to where its sources are seen: the cost of a fit follows the area."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import correlate1d, label
@@ -33,7 +35,8 @@ def sources_box(
         signal = correlate1d(signal, kernel, axis=axis, mode="constant")
         noise = correlate1d(noise, kernel**2, axis=axis, mode="constant")
     bright = signal > _THRESHOLD * np.sqrt(np.maximum(noise, 0))
-    labelled, count = label(bright)  # type: ignore[misc]
+    made: Any = label(bright)
+    labelled, count = made
     pixel = nearest_pixel(positions, depth.shape)
     own = np.zeros(count + 1, bool)
     own[labelled[pixel[:, 1], pixel[:, 0]]] = True
