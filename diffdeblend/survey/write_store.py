@@ -309,6 +309,7 @@ def _opened(path: Path, shared: dict[str, Any]) -> Any:
         )
     if attributes["finished"] == 0:
         # Arrays that an interrupted writing began may be of other shapes.
-        for name in list(root.keys()):
-            del root[name]
+        for name in (*REQUIRED, *OPTIONAL, PSF, TRUTH):
+            if name in root:
+                del root[name]
     return root
