@@ -18,7 +18,7 @@ from diffdeblend.survey.placement import pin
 from diffdeblend.survey.rows import rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.status import Status
-from diffdeblend.survey.store import ZarrStore, open_store
+from diffdeblend.survey.store import StampStore, open_store
 
 
 class Held:
@@ -28,9 +28,9 @@ class Held:
         # Two threads would share programs and the PSFs that are remembered.
         self.lock = threading.Lock()
         self._job: Job | None = None
-        self._opened: tuple[ZarrStore, Fitter] | None = None
+        self._opened: tuple[StampStore, Fitter] | None = None
 
-    def open(self, job: Job) -> tuple[ZarrStore, Fitter]:
+    def open(self, job: Job) -> tuple[StampStore, Fitter]:
         """Store and fitter of a job, opened the first time."""
         if self._opened is None or self._job != job:
             if job.cache is not None:
@@ -67,7 +67,7 @@ def choose_there(version: str, store: str, settings: FitSettings) -> Programs:
     **Raises:** `ValueError` on a worker with another version of the package.
     """
     _check_version(version)
-    return choose_programs(open_store(store), settings)
+    return choose_programs(open_store(store, checked=True), settings)
 
 
 def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
@@ -90,7 +90,7 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
         if not left:
             return done
         if piece.lost:
-            return done + [lose(open_store(job.store), out, run) for run in left]
+            return done + [lose(open_store(job.store, checked=True), out, run) for run in left]
         store, fitter = held.open(job)
         for each in fit_runs(store, fitter, out, left):
             worker.log_event(topic, as_message(each))
@@ -98,7 +98,7 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
     return done
 
 
-def lose(store: ZarrStore, out: Path, run: Run) -> Done:
+def lose(store: StampStore, out: Path, run: Run) -> Done:
     """A part for stamps that were given up: their rows hold nothing but that."""
     stamps = store.read(run.start, run.stop)
     error = "the process that fitted it died, each time that it was tried"
