@@ -17,6 +17,7 @@ examples:
   diffdeblend simulate --survey LSST,HSC --bands g,r,i --most 5 --stars 0.1 -o two.zarr
   diffdeblend simulate --survey mine.yaml --catalog catsim.fits --noise background -o mine.zarr
   diffdeblend simulate --sampling my_file.py:function --stamp 16 -o own.zarr
+  diffdeblend simulate --n 100000 --no-isolated --format stamps -o stamps.zarr
 
 what is written into the Zarr folder:
   a group a survey  images, isolated, psf_images, psf_index, truth/*; attributes hold the rest
@@ -125,6 +126,13 @@ def add_simulate(commands: Any) -> None:
     add("--workers", type=int, default=1, metavar="N", help="processes of the galsim renderer")
     add = parser.add_argument_group("what comes out").add_argument
     add("-o", "--output", default="blends.zarr", metavar="ZARR", help="Default: ./%(default)s")
+    add(
+        "--format",
+        choices=("blends", "stamps"),
+        default="blends",
+        help="stamps: a store for `diffdeblend fit-survey`, with the truth of every source, of one "
+        "survey. Default: %(default)s, for `diffdeblend score`",
+    )
     add("--overwrite", action="store_true", help="replace what is there")
     _add_common(add)
 

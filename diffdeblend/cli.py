@@ -10,6 +10,7 @@ from diffdeblend import __version__
 from diffdeblend.blend_options import add_score, add_simulate
 from diffdeblend.catalog_options import add_catalog
 from diffdeblend.coadd_options import add_coadd
+from diffdeblend.cut_options import add_cut
 from diffdeblend.deblend_options import add_deblend
 from diffdeblend.detect_options import add_detect
 from diffdeblend.measure_options import add_measure
@@ -117,6 +118,10 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> None:
         from diffdeblend.train_command import run_train
 
         run_train(chosen, progress)
+    elif chosen.command == "cut":
+        from diffdeblend.cut_command import run_cut
+
+        run_cut(chosen, progress)
     elif chosen.command == "score":
         from diffdeblend.score_command import run_score
 
@@ -142,6 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_psf(commands)
     add_subtract(commands)
     add_coadd(commands)
+    add_cut(commands)
     add_simulate(commands)
     add_score(commands)
     add_train(commands)

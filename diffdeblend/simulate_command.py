@@ -5,6 +5,8 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,15 @@ from diffdeblend.simulate import (
     stream,
     synthetic_catalog,
 )
+from diffdeblend.survey.blend_stamps import stamps_of_blends
+from diffdeblend.survey.check_store import check_format
+from diffdeblend.survey.write_store import StampWriter
 
 _CLASSES = dict(zip(SAMPLINGS, (Uniform, Poisson, Pair, Clustered, OneBright), strict=True))
 _MADE_UP = 10_000
 _SHOWN = 6
+# Stamps whose sources are counted at a time.
+_COUNTED = 65536
 
 
 def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
@@ -56,6 +63,8 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
     begun = time.perf_counter()
     progress.begin("prepare")
     surveys = surveys_of(chosen)
+    if chosen.format == "stamps" and len(surveys) > 1:
+        raise ValueError(f"--format stamps needs one survey; got {chosen.survey!r}.")
     sampling = sampling_of(chosen)
     catalog = catalog_of(chosen, surveys)
     path = Path(chosen.output)
@@ -66,24 +75,32 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
     drawing, warned = 0.0, 0
     report = bar(chosen.n, None if chosen.quiet else sys.stderr)
     report(start)
-    for low in range(start, chosen.n, chosen.batch):
-        now = time.perf_counter()
-        batch = simulate_surveys(
-            catalog,
-            sampling,
-            surveys,
-            min(chosen.batch, chosen.n - low),
-            seed=chosen.seed,
-            start=low,
-            stamp=chosen.stamp,
-            noise=chosen.noise,
-            isolated=not chosen.no_isolated,
-            renderer=renderer,
-        )
-        drawing += time.perf_counter() - now
-        warned += sum(int(np.asarray(b.truth["outside"]).sum()) for b in batch.values())
-        append_blends(batch, path, attributes={"command": settings})
-        report(min(chosen.n, low + chosen.batch))
+    shown: Blends | None = None
+    with ExitStack() as writing:
+        write = _stamps_into(path, settings, writing) if chosen.format == "stamps" else None
+        for low in range(start, chosen.n, chosen.batch):
+            now = time.perf_counter()
+            batch = simulate_surveys(
+                catalog,
+                sampling,
+                surveys,
+                min(chosen.batch, chosen.n - low),
+                seed=chosen.seed,
+                start=low,
+                stamp=chosen.stamp,
+                noise=chosen.noise,
+                isolated=not chosen.no_isolated,
+                renderer=renderer,
+            )
+            drawing += time.perf_counter() - now
+            warned += sum(int(np.asarray(b.truth["outside"]).sum()) for b in batch.values())
+            if write is None:
+                append_blends(batch, path, attributes={"command": settings})
+            else:
+                (blends,) = batch.values()
+                write(blends, low)
+                shown = shown or blends.select(slice(0, _SHOWN))
+            report(min(chosen.n, low + chosen.batch))
     report(None)
     if warned:
         progress.say(
@@ -91,7 +108,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
             "column `outside` of the truth says which."
         )
     progress.begin("figure")
-    found = read_surveys(path, 0, min(chosen.n, _SHOWN))
+    found = {b.survey.name: b for b in [shown] if b} or read_surveys(path, 0, min(chosen.n, _SHOWN))
     written = _figure(next(iter(found.values())), path)
     progress.end()
     seconds = time.perf_counter() - begun
@@ -198,7 +215,10 @@ def _already(path: Path, chosen: argparse.Namespace, settings: dict[str, Any]) -
         return 0
     import zarr
 
-    finished = count_blends(path)
+    if chosen.format == "stamps":
+        finished = int(check_format(path).attrs.get("finished", 0))
+    else:
+        finished = count_blends(path)
     known: Any = zarr.open_group(str(path), mode="r").attrs.get("command")
     if known != settings:
         raise ValueError(f"-o: {str(path)!r} holds blends of other settings; see --overwrite.")
@@ -210,11 +230,33 @@ def _already(path: Path, chosen: argparse.Namespace, settings: dict[str, Any]) -
     return finished
 
 
+def _stamps_into(
+    path: Path, settings: dict[str, Any], writing: ExitStack
+) -> Callable[[Blends, int], None]:
+    """What writes blends, of which the first has a number, to a store of stamps."""
+    writer: StampWriter | None = None
+
+    def write(blends: Blends, first: int) -> None:
+        nonlocal writer
+        stamps, header = stamps_of_blends(blends, first)
+        if writer is None:
+            command = {"command": settings}
+            writer = StampWriter(path, header, append=True, attributes=command)
+            writing.enter_context(writer)
+        writer.append(stamps)
+
+    return write
+
+
 def _count_sources(path: Path) -> int:
     import zarr
 
     root: Any = zarr.open_group(str(path), mode="r")
-    return int(root[root.attrs["surveys"][0]].attrs["rows"])
+    if "surveys" in root.attrs:
+        return int(root[root.attrs["surveys"][0]].attrs["rows"])
+    x, n = root["truth/x"], root.attrs["finished"]
+    parts = (x[low : min(low + _COUNTED, n)] for low in range(0, n, _COUNTED))
+    return sum(int(np.isfinite(part).sum()) for part in parts)
 
 
 def _figure(blends: Blends, path: Path) -> list[str]:

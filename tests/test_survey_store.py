@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffdeblend.survey import StampWriter, make_stamps, open_store, write_stamps
+from diffdeblend.survey import StampWriter, make_stamps, open_store, write_stamps, write_store
 from diffdeblend.survey import check_store as checks
-from diffdeblend.survey.layout import CHUNK, SHARD
+from diffdeblend.survey.layout import CHUNK, OPTIONAL, PSF, REQUIRED, SHARD, VERSION
 from diffdeblend.survey.stamps import Stamps
 
 N = SHARD + 200
@@ -502,3 +504,24 @@ def test_make_stamps_takes_what_there_is():
 def test_make_stamps_says_what_is_wrong(change, words):
     with pytest.raises(ValueError, match=words):
         stamps_of(4, **change)
+
+
+def test_the_examples_of_the_description_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(checks.__file__).parent / "STORE.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 4
+    same(open_store("large.zarr").read(0, 100), names["stamps"])
+    same(open_store("stamps.zarr").read(0, 100), names["stamps"])
+
+
+def test_the_description_has_all_arrays_and_attributes():
+    text = (Path(checks.__file__).parent / "STORE.md").read_text()
+    told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))))
+    assert {*REQUIRED, *OPTIONAL, PSF} <= told
+    assert {"format", "version", "finished", "psfs", *write_store._SHARED} <= told
+    assert f"version {VERSION}" in text
+    assert f"puts {SHARD} stamps, {SHARD // CHUNK} chunks" in text

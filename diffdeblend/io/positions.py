@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffdeblend.exposure import Header
 from diffdeblend.files import is_path
@@ -24,6 +24,8 @@ _COLUMNS = (
     ("alpha_j2000", "delta_j2000", "sky"),
     ("alphawin_j2000", "deltawin_j2000", "sky"),
 )
+
+_IDS = ("source_id", "id", "object_id", "objectid")
 
 
 def read_positions(
@@ -75,6 +77,28 @@ def read_positions(
         )
     x, y = pixel_positions(header, pair[:, 0], pair[:, 1])
     return check_finite(np.stack([x, y], axis=-1), " on the exposure's map of the sky")
+
+
+def read_ids(path_or_table: Any) -> Int[np.ndarray, "source"] | None:
+    """Numbers of sources from the table of their positions; None if it has none.
+
+    - `path_or_table`: as for `read_positions`.
+
+    Whole numbers in a column `source_id`, `id`, `object_id` or `objectid`, in any case; the first
+    of these is used.
+
+    **Raises:** `ValueError` if the file cannot be read.
+    """
+    if is_path(path_or_table) and Path(path_or_table).suffix == ".npz":
+        return None
+    table = _table(path_or_table)
+    by_name = {name.lower(): name for name in table.colnames}
+    for name in _IDS:
+        if name in by_name:
+            values = np.asarray(table[by_name[name]])
+            if values.dtype.kind in "iu" and values.ndim == 1:
+                return values.astype(np.int64)
+    return None
 
 
 def _table(path_or_table: Any) -> Any:

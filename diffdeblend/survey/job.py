@@ -37,7 +37,8 @@ class Job:
 
     def open(self) -> tuple[StampStore, Fitter]:
         """The store and what fits its stamps."""
-        store = open_store(self.store)
+        # Who made the job has looked at all files.
+        store = open_store(self.store, checked=True)
         prior = prior_of(self.settings)
         return store, Fitter(store.header, self.settings, self.programs, prior, self.again)
 

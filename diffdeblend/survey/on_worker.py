@@ -67,7 +67,7 @@ def choose_there(version: str, store: str, settings: FitSettings) -> Programs:
     **Raises:** `ValueError` on a worker with another version of the package.
     """
     _check_version(version)
-    return choose_programs(open_store(store), settings)
+    return choose_programs(open_store(store, checked=True), settings)
 
 
 def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
@@ -90,7 +90,7 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
         if not left:
             return done
         if piece.lost:
-            return done + [lose(open_store(job.store), out, run) for run in left]
+            return done + [lose(open_store(job.store, checked=True), out, run) for run in left]
         store, fitter = held.open(job)
         for each in fit_runs(store, fitter, out, left):
             worker.log_event(topic, as_message(each))

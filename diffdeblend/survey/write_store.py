@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class StampWriter:
     - `append`: go on with a store that is there, after its last finished stamp; if there is none,
         begin one.
     - `attributes`: more of the folder, JSON; kept with a new store.
+    - `keep`: with `append`, how many of the stamps stay; by default all. The others are written
+        over.
 
     Stamps count once they are `finished`, which is said last: a writing that is interrupted leaves
     a store that opens with what it has, and goes on with `append`. Ids are not compared here but
@@ -58,6 +61,7 @@ class StampWriter:
         *,
         append: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        keep: int | None = None,
     ):
         self.path = Path(path)
         shared = _shared(header)
@@ -72,6 +76,17 @@ class StampWriter:
         self._header = header
         self._finished = int(self._root.attrs["finished"])
         self._psfs = int(self._root.attrs["psfs"])
+        if keep is not None and keep != self._finished:
+            if not 0 <= keep < self._finished:
+                raise ValueError(f"`keep` must be between 0 and {self._finished}; got {keep}.")
+            self._finished = keep
+            self._root.attrs["finished"] = keep
+        if self._finished == 0:
+            self._psfs = 0
+            # Arrays that an interrupted writing began may be of other shapes.
+            for name in (*REQUIRED, *OPTIONAL, PSF, TRUTH):
+                if name in self._root:
+                    del self._root[name]
         self._pending: list[Stamps] = []
         self._places: dict[bytes, int] = {}
         self._remember_psfs()
@@ -97,12 +112,18 @@ class StampWriter:
             rest = together.part(room, len(together))
             self._pending = [rest] if len(rest) else []
 
-    def close(self) -> None:
-        """Write what is kept."""
+    def close(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """Write what is left.
+
+        - `attributes`: of the folder, JSON; they change with the last stamps.
+        """
+        more = dict(attributes or {})
         if self._pending:
             together = _joined(self._pending)
             self._pending = []
-            self._write(together)
+            self._write(together, more)
+        elif more:
+            self._root.attrs.update(more)
 
     def __enter__(self) -> "StampWriter":
         return self
@@ -143,7 +164,7 @@ class StampWriter:
         if TRUTH in self._root:
             yield from (f"{TRUTH}/{name}" for name in self._root[TRUTH])
 
-    def _write(self, stamps: Stamps) -> None:
+    def _write(self, stamps: Stamps, more: Mapping[str, Any] = MappingProxyType({})) -> None:
         import zarr
 
         # Chunks that are all fill value, too: one that is missing is then one that was lost.
@@ -156,7 +177,7 @@ class StampWriter:
         self._places |= new
         while len(self._places) > _KNOWN:
             del self._places[next(iter(self._places))]
-        self._root.attrs.update({"finished": self._finished, "psfs": self._psfs})
+        self._root.attrs.update({"finished": self._finished, "psfs": self._psfs, **more})
 
     def _put(self, name: str, values: np.ndarray, at: int) -> None:
         """Rows from place `at` on, over what an interrupted writing may have left there."""
@@ -307,8 +328,4 @@ def _opened(path: Path, shared: dict[str, Any]) -> Any:
             f"`path`: {str(path)!r} was not written by `StampWriter`: it has no attributes "
             "`finished` and `psfs`."
         )
-    if attributes["finished"] == 0:
-        # Arrays that an interrupted writing began may be of other shapes.
-        for name in list(root.keys()):
-            del root[name]
     return root
