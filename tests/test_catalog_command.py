@@ -258,6 +258,16 @@ def test_parts_of_other_columns_are_refused(tmp_path):
         merge_parts(tmp_path / "run", tmp_path / "c.parquet")
 
 
+def test_parts_of_another_version_are_refused(tmp_path):
+    make_run(tmp_path / "run")
+    _, path = next(list_parts(tmp_path / "run"))
+    table = pq.read_table(path)
+    for told, said in (({}, "'of no format'"), ({"format": "new 2"}, "'new 2'")):
+        pq.write_table(table.replace_schema_metadata(told), path)
+        with pytest.raises(ValueError, match=f"is {said}, not 'diffdeblend survey part 1'"):
+            merge_parts(tmp_path / "run", tmp_path / "c.parquet")
+
+
 def test_what_is_asked_for_wrongly_is_refused_before_any_work(run, tmp_path):
     folder, _ = run
     there = tmp_path / "there.parquet"
