@@ -36,7 +36,7 @@ def made_table(n, seed=0, *, ra=None, dec=None, truth=True):
         dec=dec,
         truth={f"flux_{b}": each for b, each in zip(BANDS, flux, strict=True)} if truth else {},
     )
-    table = rows_of(stamps, header_of(n), [], ["ok"] * n, [""] * n)
+    table = rows_of(stamps, header_of(n), [], ["ok"] * n, [""] * n, covariance=True, n_latent=None)
     total = int(count.sum())
     pixels = len(BANDS) * SIZE**2
     # Two centres and two fluxes of each source, and the sky of each band.

@@ -144,7 +144,8 @@ def make_table(stamps, header=HEADER, seed=0, failed=(), **options):
     error = [""] * len(stamps)
     for place in failed:
         status[place], error[place] = "failed", f"RuntimeError: no luck with {place}, at all"
-    return rows_of(stamps, header, found, status, error, **options)
+    how = {"covariance": True, "n_latent": None} | options
+    return rows_of(stamps, header, found, status, error, **how)
 
 
 def make_run(folder: Path, header=HEADER, size=4, stamps=None, failed=(), runs=None, **options):

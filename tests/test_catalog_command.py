@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.table import QTable, Table
+from quick import hasty
 from survey_run import COUNTS, HEADER, counted, make_run, make_stamps
 
 from diffdeblend.cli import main
+from diffdeblend.survey import FitSettings, StampsHeader, fit_survey, write_stamps
 from diffdeblend.survey.catalog import merge_parts
 from diffdeblend.survey.columns import columns_of
 from diffdeblend.survey.covariance import flux_covariance
@@ -258,6 +260,16 @@ def test_parts_of_other_columns_are_refused(tmp_path):
         merge_parts(tmp_path / "run", tmp_path / "c.parquet")
 
 
+def test_parts_of_another_version_are_refused(tmp_path):
+    make_run(tmp_path / "run")
+    _, path = next(list_parts(tmp_path / "run"))
+    table = pq.read_table(path)
+    for told, said in (({}, "'of no format'"), ({"format": "new 2"}, "'new 2'")):
+        pq.write_table(table.replace_schema_metadata(told), path)
+        with pytest.raises(ValueError, match=f"is {said}, not 'diffdeblend survey part 1'"):
+            merge_parts(tmp_path / "run", tmp_path / "c.parquet")
+
+
 def test_what_is_asked_for_wrongly_is_refused_before_any_work(run, tmp_path):
     folder, _ = run
     there = tmp_path / "there.parquet"
@@ -336,6 +348,43 @@ def test_hats_holds_every_source_in_a_pixel_of_its_place(run, tmp_path):
     assert table.schema.field("flux_r").metadata[b"unit"] == b"nJy"
     assert spatial_index_to_healpix(table.column("_healpix_29").to_numpy(), 3).size == N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["survey.hats"]
+
+
+@pytest.mark.slow
+def test_fits_of_a_store_become_a_catalogue_near_the_truth(tmp_path):
+    """Stars: fluxes within their errors, magnitudes, a stamp of NaN that failed."""
+    rng = np.random.default_rng(8)
+    header = StampsHeader(("r",), (24, 24), 6, 2, 0.2, (27.0,), "nJy")
+    y, x = np.mgrid[:24, :24]
+    stamps = make_stamps(header, (1,) * 6)
+    flux = rng.uniform(500, 900, 6)
+    for k in range(6):
+        (a, b), width = stamps.position[k, 0], 1.6
+        light = np.exp(-((x - a) ** 2 + (y - b) ** 2) / 2 / width**2) / (2 * np.pi * width**2)
+        stamps.image[k] += flux[k] * light
+    stamps.image[4] = np.nan
+    v, u_ = np.mgrid[-9:10, -9:10]
+    image = np.exp(-(u_**2 + v**2) / 2 / 1.6**2)
+    psf = (image / image.sum())[None, None].astype(np.float32)
+    truth = {"flux_r": np.stack([flux, np.full(6, np.nan)], axis=1)}
+    write_stamps(replace(stamps, psf=psf, truth=truth), header, tmp_path / "s.zarr")
+    with hasty():
+        how = FitSettings(model="point", model_error=0)
+        fit_survey(tmp_path / "s.zarr", tmp_path / "run", how, batch=4)
+    merged = merge_parts(tmp_path / "run", tmp_path / "c.parquet")
+    assert merged.status == {"ok": 5, "bad_input": 1}
+    table = QTable.read(tmp_path / "c.parquet")
+    same(table["true_flux_r"].to_value(u.nJy), flux)
+    sound = table["status"] == "ok"
+    same(np.flatnonzero(~sound), [4])
+    assert np.isnan(table["flux_r"][4])
+    off = ((table["flux_r"] - flux * u.nJy) / table["flux_err_r"]).to_value("")[sound]
+    assert (np.abs(off) < 4).all()
+    assert np.std(off) > 0.2
+    variance = (table["flux_err_r"] ** 2).to_value(u.nJy**2)[sound]
+    np.testing.assert_allclose(table["flux_covariance"].to_value(u.nJy**2)[sound, 0], variance)
+    wanted = 27 - 2.5 * np.log10(flux[sound])
+    np.testing.assert_allclose(table["mag_r"].to_value(u.mag)[sound], wanted, atol=0.1)
 
 
 def test_help_loads_nothing_heavy():

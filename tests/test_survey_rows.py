@@ -1,8 +1,8 @@
 """Rows of a survey run: columns, covariances of fluxes, places on the sky, parts on disk."""
 
 import json
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from diffdeblend.background import ConstantBackground
 from diffdeblend.batch import fit_batch, make_blend
 from diffdeblend.components import BulgeDisc, Kind, PointSource
 from diffdeblend.fit import fit
+from diffdeblend.grid import FIT
+from diffdeblend.survey import FitSettings, write_stamps
 from diffdeblend.survey.columns import arrow_schema, columns_of, row_columns
 from diffdeblend.survey.covariance import (
     flux_covariance,
@@ -27,11 +29,16 @@ from diffdeblend.survey.covariance import (
     from_triangle,
     own_triangles,
 )
+from diffdeblend.survey.job import Job
+from diffdeblend.survey.on_worker import lose
 from diffdeblend.survey.parts import Run, is_whole, list_parts, part_path, read_part, write_part
 from diffdeblend.survey.places import source_sky
+from diffdeblend.survey.retry import replace_rows
 from diffdeblend.survey.rows import rows_of
+from diffdeblend.survey.settings import Programs
 
 COUNTS = (1, 3, 2, 2)
+HOW = {"covariance": True, "n_latent": None}
 
 
 def test_values_of_fits_stand_bit_for_bit_in_the_rows_of_their_stamps():
@@ -39,7 +46,7 @@ def test_values_of_fits_stand_bit_for_bit_in_the_rows_of_their_stamps():
     places = [7, 1, 10]
     found = make_found([3, 2, 2], seed=4)
     status = ["ok" if p in places else "failed" for p in range(len(stamps))]
-    table = rows_of(stamps, HEADER, [(places, found)], status, [""] * len(stamps))
+    table = rows_of(stamps, HEADER, [(places, found)], status, [""] * len(stamps), **HOW)
     for b, place in enumerate(places):
         row = table.slice(place, 1).to_pylist()[0]
         own = found.rows(b)
@@ -72,8 +79,10 @@ def test_the_columns_do_not_depend_on_what_was_found():
     stamps = make_stamps()
     n = len(stamps)
     full = make_table(stamps, n_latent=5)
-    none = rows_of(stamps, HEADER, [], ["failed"] * n, ["x"] * n, n_latent=5)
-    empty = rows_of(stamps.part(3, 4), HEADER, [], ["no_sources"], [""], n_latent=5)
+    none = rows_of(stamps, HEADER, [], ["failed"] * n, ["x"] * n, covariance=True, n_latent=5)
+    empty = rows_of(
+        stamps.part(3, 4), HEADER, [], ["no_sources"], [""], covariance=True, n_latent=5
+    )
     assert full.schema.equals(none.schema, check_metadata=True)
     assert full.schema.equals(empty.schema, check_metadata=True)
     # No number is missing: what is not known is NaN, which all readers understand.
@@ -117,7 +126,9 @@ def test_latents_of_decoded_galaxies_come_back():
     decoded = [True, False, True, True, False]
     found = make_decoded((2, 3), decoded, 4)
     stamps = make_stamps().part(1, 3)
-    table = rows_of(stamps, HEADER, [([0, 1], found)], ["ok"] * 2, [""] * 2, n_latent=4)
+    table = rows_of(
+        stamps, HEADER, [([0, 1], found)], ["ok"] * 2, [""] * 2, covariance=True, n_latent=4
+    )
     rows = table.to_pylist()
     latent = np.concatenate([row["latent"] for row in rows])
     np.testing.assert_array_equal(latent, found.latent)
@@ -127,17 +138,17 @@ def test_latents_of_decoded_galaxies_come_back():
 
 
 def slow_covariance(found, blend, slots_of):
-    """The oracle: the whole matrix, and sums over the slots of each source, number by number."""
-    one = jax.tree.map(jnp.asarray, found.covariance[blend])
-    dense = np.asarray(one.dense(), float)
-    n_linear = one.alone.shape[1]
+    """The oracle: sums over the slots of each source, number by number."""
+    one = found.covariance[blend]
+    shape, alone, response = (np.asarray(v, float) for v in (one.shape, one.alone, one.response))
     names = [(s, b) for s in range(len(slots_of)) for b in range(found.bands)]
     matrix = np.zeros((len(names), len(names)))
     for i, (s, b) in enumerate(names):
         for j, (t, c) in enumerate(names):
             for own in slots_of[s]:
                 for other in slots_of[t]:
-                    matrix[i, j] += dense[b * n_linear + own, c * n_linear + other]
+                    matrix[i, j] += response[b, own] @ shape @ response[c, other]
+                    matrix[i, j] += alone[b, own, other] if b == c else 0
     sigma = np.sqrt(np.diagonal(matrix))
     error = found.flux_err[found.rows(blend)].reshape(-1)
     return matrix / np.outer(sigma, sigma) * np.outer(error, error)
@@ -348,6 +359,44 @@ def test_parts_of_equal_values_are_equal_files_and_say_what_they_are_of(tmp_path
         own = table.slice(run.start, len(run))
         assert equal(read_part(path, run), own)
         assert equal(read_part(path, run, ["id", "x"]), own.select(["id", "x"]))
+
+
+def test_rows_that_were_fitted_again_take_their_places_with_all_columns(tmp_path):
+    """Lists of lists and covariances, too."""
+    stamps = make_stamps()
+    before = make_run(tmp_path / "run", n_latent=3, failed=(5, 6))
+    after = make_table(stamps, n_latent=3, seed=9)
+    again = tmp_path / "again"
+    write_part(after.slice(5, 2), again, Run(5, 7))
+    assert replace_rows(tmp_path / "run", again, Run(0, len(stamps))) == 2
+    found = pa.concat_tables([read_part(path, run) for run, path in list_parts(tmp_path / "run")])
+    wanted = pa.concat_tables([before.slice(0, 5), after.slice(5, 2), before.slice(7)])
+    assert equal(found, wanted)
+    schema = pq.read_schema(part_path(tmp_path / "run", Run(4, 8)))
+    assert schema.equals(pq.read_schema(part_path(tmp_path / "run", Run(0, 4))), True)
+
+
+@pytest.mark.parametrize("prior", [None, "tiny"])
+def test_stamps_that_are_given_up_have_the_columns_of_all_others(tmp_path, prior):
+    stamps = make_stamps()
+    write_stamps(stamps, replace(HEADER, n_stamps=len(stamps)), tmp_path / "s.zarr")
+    settings = FitSettings(prior=prior, covariance=prior is not None)
+    programs = Programs(FIT, None, False)
+    job = Job(str(tmp_path / "s.zarr"), str(tmp_path / "run"), settings, programs)
+    store, fitter = job.open()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffdeblend.survey.fit_stamps.fit_batch", broken)
+        others = replace(fitter, patient=True).fit(store.read(0, 3))
+    assert lose(job, Run(3, 6)).status == {"killed_worker": 3}
+    found = read_part(part_path(tmp_path / "run", Run(3, 6)))
+    assert ("latent" in found.column_names) == (prior is not None)
+    assert ("flux_covariance" in found.column_names) == settings.covariance
+    assert found.schema.equals(others.schema)
+    assert others.column("status").to_pylist() == ["failed"] * 3
+
+
+def broken(*_, **__):
+    raise RuntimeError("no luck")
 
 
 def equal(one, other):

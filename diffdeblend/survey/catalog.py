@@ -12,6 +12,7 @@ from diffdeblend.files import whole_file
 from diffdeblend.survey.catalog_files import arrow_rows, fits_writer, parquet_writer
 from diffdeblend.survey.columns import Column, columns_of
 from diffdeblend.survey.manifest import read_manifest
+from diffdeblend.survey.parts import FORMAT as PART_FORMAT
 from diffdeblend.survey.parts import Run, list_parts, read_part
 from diffdeblend.survey.source_rows import source_columns, source_rows, stamp_rows
 from diffdeblend.survey.stamps import StampsHeader
@@ -180,6 +181,12 @@ def _contents(out: Path, n_stamps: int) -> _Contents:
     widths: dict[str, int] = {}
     for path, table in _pieces(out, n_stamps, ("status", "error", "model", "n_sources")):
         own = pq.read_schema(path)
+        made_as = (own.metadata or {}).get(b"format", b"").decode()
+        if made_as != PART_FORMAT:
+            raise ValueError(
+                f"the part {str(path)!r} is {made_as or 'of no format'!r}, not {PART_FORMAT!r}: "
+                "another version made it."
+            )
         if schema is None:
             schema = own
         elif not schema.equals(own):

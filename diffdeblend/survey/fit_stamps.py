@@ -10,7 +10,7 @@ from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.priors import DecoderPrior, ParametricPrior
 from diffdeblend.psf import SampledPSF
-from diffdeblend.survey.rows import rows_of
+from diffdeblend.survey.rows import n_latent_of, rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.stamps import Stamps, StampsHeader
 from diffdeblend.survey.status import Status
@@ -89,7 +89,7 @@ class Fitter:
             status.tolist(),
             error.tolist(),
             covariance=self.settings.covariance,
-            n_latent=self.prior.n_latent if isinstance(self.prior, DecoderPrior) else None,
+            n_latent=n_latent_of(self.prior),
         )
 
     def _fitted(

@@ -75,7 +75,7 @@ def write_hats(
             progress_bar=False,
         )
         with Client(
-            processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=None
+            processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=":0"
         ) as client:
             pipeline_with_client(arguments, client)
         if path.is_dir():

@@ -12,10 +12,11 @@ from diffdeblend.survey.dispatch import Piece
 from diffdeblend.survey.finished import look
 from diffdeblend.survey.fit_runs import Done, fit_runs
 from diffdeblend.survey.fit_stamps import Fitter
-from diffdeblend.survey.job import Job, choose_programs
-from diffdeblend.survey.parts import Run, write_part
+from diffdeblend.survey.job import Job, choose_programs, prior_of
+from diffdeblend.survey.manifest import read_manifest
+from diffdeblend.survey.parts import Run, part_about, write_part
 from diffdeblend.survey.placement import pin
-from diffdeblend.survey.rows import rows_of
+from diffdeblend.survey.rows import n_latent_of, rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.status import Status
 from diffdeblend.survey.store import StampStore, open_store
@@ -90,7 +91,7 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
         if not left:
             return done
         if piece.lost:
-            return done + [lose(open_store(job.store, checked=True), out, run) for run in left]
+            return done + [lose(job, run) for run in left]
         store, fitter = held.open(job)
         for each in fit_runs(store, fitter, out, left):
             worker.log_event(topic, as_message(each))
@@ -98,12 +99,23 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
     return done
 
 
-def lose(store: StampStore, out: Path, run: Run) -> Done:
+def lose(job: Job, run: Run) -> Done:
     """A part for stamps that were given up: their rows hold nothing but that."""
+    store, out = open_store(job.store, checked=True), Path(job.out)
     stamps = store.read(run.start, run.stop)
     error = "the process that fitted it died, each time that it was tried"
     status = [str(Status.KILLED_WORKER)] * len(run)
-    write_part(rows_of(stamps, store.header, [], status, [error] * len(run)), out, run)
+    rows = rows_of(
+        stamps,
+        store.header,
+        [],
+        status,
+        [error] * len(run),
+        covariance=job.settings.covariance,
+        n_latent=n_latent_of(prior_of(job.settings)),
+    )
+    manifest = read_manifest(out)
+    write_part(rows, out, run, None if manifest is None else part_about(manifest))
     return Done(run, {str(Status.KILLED_WORKER): len(run)}, {})
 
 

@@ -46,7 +46,6 @@ def part_about(manifest: Mapping[str, Any]) -> dict[str, str]:
     Equal values so make equal files, whichever machine and run they come from.
     """
     return {
-        "format": FORMAT,
         "store_sha256": manifest["store"]["sha256"],
         "settings_sha256": manifest["settings_sha256"],
         "versions": json.dumps(versions(), sort_keys=True),
@@ -65,12 +64,13 @@ def write_part(
     path = part_path(out, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     known = table.schema.metadata or {}
-    told = {key.encode(): value.encode() for key, value in (about or {}).items()}
+    told = {"format": FORMAT, **(about or {})}
+    metadata = known | {key.encode(): value.encode() for key, value in told.items()}
     with whole_file(path, sync=True) as temporary:
         # A dictionary of numbers that are all different only takes room.
         words: Any = [name for name in _WORDS if name in table.column_names]
         pq.write_table(
-            table.replace_schema_metadata({**known, **told}),
+            table.replace_schema_metadata(metadata),
             temporary,
             compression="zstd",
             use_dictionary=words,

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from diffdeblend.batch import Found
 from diffdeblend.batch.decoded_results import FoundDecoded
 from diffdeblend.deblend.catalog import SUPPORT_MEANINGS
+from diffdeblend.priors import DecoderPrior
 from diffdeblend.survey.columns import Column, arrow_schema, numpy_dtype, row_columns
 from diffdeblend.survey.covariance import flux_triangles
 from diffdeblend.survey.places import knows_sky, source_sky
@@ -28,8 +29,8 @@ def rows_of(
     status: Sequence[str],
     error: Sequence[str],
     *,
-    covariance: bool = True,
-    n_latent: int | None = None,
+    covariance: bool,
+    n_latent: int | None,
 ) -> "pyarrow.Table":
     """Stamps with what was found in them, a row each, in their order.
 
@@ -37,7 +38,7 @@ def rows_of(
 
     - `found`: fits, with the places of their stamps.
     - `status`, `error`: of each stamp.
-    - `covariance`: whether fits keep it. `n_latent`: of a prior that decodes, or None.
+    - `covariance`: whether fits keep it. `n_latent`: see `n_latent_of`.
     """
     columns = row_columns(
         header,
@@ -64,6 +65,11 @@ def rows_of(
         x, y = values["x"], values["y"]
         values["source_ra"], values["source_dec"] = source_sky(stamps, header, owner, x, y)
     return _table(columns, values, first, triangles)
+
+
+def n_latent_of(prior: Any) -> int | None:
+    """How many numbers a prior decodes galaxies from; None without one that decodes."""
+    return prior.n_latent if isinstance(prior, DecoderPrior) else None
 
 
 def _room(column: Column, n_stamps: int, n_sources: int) -> np.ndarray:
