@@ -36,13 +36,13 @@ class _Here:
     """This process, with all of its cores or devices."""
 
     def choose(self, store: str, settings: FitSettings) -> Programs:
-        return choose_programs(open_store(store), settings)
+        return choose_programs(open_store(store, checked=True), settings)
 
     def fit(self, job: Job, runs: Iterable[Run]) -> Iterator[Done]:
         if job.cache is not None:
             keep_programs(job.cache)
         store, fitter = job.open()
-        yield from fit_runs(store, fitter, Path(job.out), runs)
+        yield from fit_runs(store, fitter, Path(job.out), runs, job.about)
 
 
 @contextmanager

@@ -15,10 +15,9 @@ from diffdeblend.survey.fit_stamps import Fitter
 from diffdeblend.survey.job import Job, choose_programs
 from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.placement import pin
-from diffdeblend.survey.rows import rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.status import Status
-from diffdeblend.survey.store import ZarrStore, open_store
+from diffdeblend.survey.store import StampStore, open_store
 
 
 class Held:
@@ -28,9 +27,9 @@ class Held:
         # Two threads would share programs and the PSFs that are remembered.
         self.lock = threading.Lock()
         self._job: Job | None = None
-        self._opened: tuple[ZarrStore, Fitter] | None = None
+        self._opened: tuple[StampStore, Fitter] | None = None
 
-    def open(self, job: Job) -> tuple[ZarrStore, Fitter]:
+    def open(self, job: Job) -> tuple[StampStore, Fitter]:
         """Store and fitter of a job, opened the first time."""
         if self._opened is None or self._job != job:
             if job.cache is not None:
@@ -67,7 +66,7 @@ def choose_there(version: str, store: str, settings: FitSettings) -> Programs:
     **Raises:** `ValueError` on a worker with another version of the package.
     """
     _check_version(version)
-    return choose_programs(open_store(store), settings)
+    return choose_programs(open_store(store, checked=True), settings)
 
 
 def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
@@ -89,22 +88,21 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
         left = [run for run, each in zip(piece.runs, found, strict=True) if each is None]
         if not left:
             return done
-        if piece.lost:
-            return done + [lose(open_store(job.store), out, run) for run in left]
         store, fitter = held.open(job)
-        for each in fit_runs(store, fitter, out, left):
+        if piece.lost:
+            return done + [lose(store, fitter, job, run) for run in left]
+        for each in fit_runs(store, fitter, out, left, job.about):
             worker.log_event(topic, as_message(each))
             done.append(each)
     return done
 
 
-def lose(store: ZarrStore, out: Path, run: Run) -> Done:
+def lose(store: StampStore, fitter: Fitter, job: Job, run: Run) -> Done:
     """A part for stamps that were given up: their rows hold nothing but that."""
-    stamps = store.read(run.start, run.stop)
-    error = "the process that fitted it died, each time that it was tried"
-    status = [str(Status.KILLED_WORKER)] * len(run)
-    write_part(rows_of(stamps, store.header, [], status, [error] * len(run)), out, run)
-    return Done(run, {str(Status.KILLED_WORKER): len(run)}, {})
+    status, error = Status.KILLED_WORKER, "its process died, each time that it was tried"
+    table = fitter.without_fit(store.read(run.start, run.stop), status, error)
+    write_part(table, Path(job.out), run, job.about)
+    return Done(run, {str(status): len(run)}, {})
 
 
 def as_message(done: Done) -> dict[str, Any]:
