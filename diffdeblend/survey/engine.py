@@ -42,7 +42,7 @@ class _Here:
         if job.cache is not None:
             keep_programs(job.cache)
         store, fitter = job.open()
-        yield from fit_runs(store, fitter, Path(job.out), runs)
+        yield from fit_runs(store, fitter, Path(job.out), runs, job.about)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffdeblend.survey.fit_runs import Done
-from diffdeblend.survey.parts import Run, is_whole, list_parts, part_path
+from diffdeblend.survey.parts import Run, is_whole, list_parts, part_path, read_part
 
 # Seconds after which nobody still writes to a temporary file: those of other shards are younger.
 _OLD = 86400.0
@@ -32,13 +32,14 @@ def finished(out: Path, own: Run) -> Iterator[Run]:
 
 def look(out: Path, run: Run) -> Done | None:
     """A batch as its part tells it; None if it is not there whole."""
-    import pyarrow.parquet as pq
-
     path = part_path(out, run)
-    if not path.exists() or not is_whole(run, path):
+    if not path.exists():
         return None
-    status = pq.read_table(path, columns=["status"]).column("status").to_pylist()
-    return Done(run, dict(Counter(status)), {})
+    try:
+        status = read_part(path, run, ["status"]).column("status")
+    except ValueError:
+        return None
+    return Done(run, dict(Counter(status.to_pylist())), {})
 
 
 def sweep(out: Path) -> int:

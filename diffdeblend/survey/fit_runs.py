@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffdeblend.survey.fit_stamps import Fitter
-from diffdeblend.survey.manifest import read_manifest
-from diffdeblend.survey.parts import Run, part_about, write_part
+from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.stamps import Stamps
 from diffdeblend.survey.store import StampStore
 
@@ -32,8 +31,16 @@ class Done:
     seconds: Mapping[str, float]
 
 
-def fit_runs(store: StampStore, fitter: Fitter, out: Path, runs: Iterable[Run]) -> Iterator[Done]:
+def fit_runs(
+    store: StampStore,
+    fitter: Fitter,
+    out: Path,
+    runs: Iterable[Run],
+    about: Mapping[str, str] | None = None,
+) -> Iterator[Done]:
     """Fit batches of stamps and write a part for each; tell of each once it is on the disk.
+
+    - `out`: folder of the run. `about`: what its parts say of it.
 
     No more than three batches are in memory: one that is read, one fitted, one written.
     """
@@ -47,8 +54,6 @@ def fit_runs(store: StampStore, fitter: Fitter, out: Path, runs: Iterable[Run]) 
         write_part(table, out, run, about)
         return time.perf_counter() - begun
 
-    manifest = read_manifest(out)
-    about = None if manifest is None else part_about(manifest)
     waiting = iter(runs)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         own = next(waiting, None)

@@ -82,12 +82,25 @@ class Fitter:
                 status[np.array(own)[stopped]] = Status.NOT_CONVERGED
             else:
                 status[own], error[own] = Status.FAILED, result
+        return self._rows(stamps, found, status.tolist(), error.tolist())
+
+    def without_fit(self, stamps: Stamps, status: Status, error: str) -> "pyarrow.Table":
+        """The same rows for stamps that are not fitted."""
+        return self._rows(stamps, [], [str(status)] * len(stamps), [error] * len(stamps))
+
+    def _rows(
+        self,
+        stamps: Stamps,
+        found: Sequence[tuple[list[int], Found]],
+        status: list[str],
+        error: list[str],
+    ) -> "pyarrow.Table":
         return rows_of(
             stamps,
             self.header,
             found,
-            status.tolist(),
-            error.tolist(),
+            status,
+            error,
             covariance=self.settings.covariance,
             n_latent=n_latent_of(self.prior),
         )

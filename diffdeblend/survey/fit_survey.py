@@ -14,7 +14,7 @@ from diffdeblend.survey.finished import finished, sweep
 from diffdeblend.survey.fit_runs import Done
 from diffdeblend.survey.job import TINY, Job
 from diffdeblend.survey.manifest import keep_manifest, make_manifest, read_manifest
-from diffdeblend.survey.parts import Run
+from diffdeblend.survey.parts import Run, part_about
 from diffdeblend.survey.plan import batches, gaps, limited, shard_of
 from diffdeblend.survey.retry import replace_rows, retried
 from diffdeblend.survey.settings import FitSettings, Programs
@@ -85,8 +85,9 @@ def fit_survey(
     content = None if prior is None or prior == TINY else Path(prior).read_bytes()
     known = read_manifest(folder)
     if known is not None:
+        # Of another store, or of other settings, it is refused here.
         programs = Programs.of_dict(known["programs"])
-        keep_manifest(folder, make_manifest(opened, settings, programs, content))
+        known = keep_manifest(folder, make_manifest(opened, settings, programs, content))
     own = shard_of(opened.header.n_stamps, *shard, batch)
     sweep(folder)
     missing = list(gaps(finished(folder, own), own))
@@ -100,9 +101,16 @@ def fit_survey(
             if known is None:
                 programs = workers.choose(path, settings)
                 wanted = make_manifest(opened, settings, programs, content)
-                programs = Programs.of_dict(keep_manifest(folder, wanted)["programs"])
-            kept = None if cache is None else str(Path(cache).absolute())
-            job = Job(path, str(folder.absolute()), settings, programs, kept)
+                # Another shard may have been first.
+                known = keep_manifest(folder, wanted)
+            job = Job(
+                path,
+                str(folder.absolute()),
+                settings,
+                Programs.of_dict(known["programs"]),
+                None if cache is None else str(Path(cache).absolute()),
+                about=part_about(known),
+            )
             count.all_of(workers.fit(job, limited(batches(missing, batch), limit)))
             if planned > first:
                 own_name = f"retry-{shard[0]}-of-{shard[1]}"

@@ -1,6 +1,7 @@
 """What a worker is told: where the stamps are, how to fit them, where the parts go."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Job:
     - `store`, `out`: absolute paths, the same on all machines. `settings`, `programs`: how to fit.
     - `cache`: folder of compiled programs, or None.
     - `again`: all of these stamps failed before.
+    - `about`: what parts say of their run, see `part_about`.
     """
 
     store: str
@@ -34,6 +36,7 @@ class Job:
     programs: Programs
     cache: str | None = None
     again: bool = False
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def open(self) -> tuple[StampStore, Fitter]:
         """The store and what fits its stamps."""

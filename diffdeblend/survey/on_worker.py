@@ -12,11 +12,9 @@ from diffdeblend.survey.dispatch import Piece
 from diffdeblend.survey.finished import look
 from diffdeblend.survey.fit_runs import Done, fit_runs
 from diffdeblend.survey.fit_stamps import Fitter
-from diffdeblend.survey.job import Job, choose_programs, prior_of
-from diffdeblend.survey.manifest import read_manifest
-from diffdeblend.survey.parts import Run, part_about, write_part
+from diffdeblend.survey.job import Job, choose_programs
+from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.placement import pin
-from diffdeblend.survey.rows import n_latent_of, rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.status import Status
 from diffdeblend.survey.store import StampStore, open_store
@@ -90,33 +88,21 @@ def fit_piece(version: str, job: Job, piece: Piece, topic: str) -> list[Done]:
         left = [run for run, each in zip(piece.runs, found, strict=True) if each is None]
         if not left:
             return done
-        if piece.lost:
-            return done + [lose(job, run) for run in left]
         store, fitter = held.open(job)
-        for each in fit_runs(store, fitter, out, left):
+        if piece.lost:
+            return done + [lose(store, fitter, job, run) for run in left]
+        for each in fit_runs(store, fitter, out, left, job.about):
             worker.log_event(topic, as_message(each))
             done.append(each)
     return done
 
 
-def lose(job: Job, run: Run) -> Done:
+def lose(store: StampStore, fitter: Fitter, job: Job, run: Run) -> Done:
     """A part for stamps that were given up: their rows hold nothing but that."""
-    store, out = open_store(job.store, checked=True), Path(job.out)
-    stamps = store.read(run.start, run.stop)
-    error = "the process that fitted it died, each time that it was tried"
-    status = [str(Status.KILLED_WORKER)] * len(run)
-    rows = rows_of(
-        stamps,
-        store.header,
-        [],
-        status,
-        [error] * len(run),
-        covariance=job.settings.covariance,
-        n_latent=n_latent_of(prior_of(job.settings)),
-    )
-    manifest = read_manifest(out)
-    write_part(rows, out, run, None if manifest is None else part_about(manifest))
-    return Done(run, {str(Status.KILLED_WORKER): len(run)}, {})
+    status, error = Status.KILLED_WORKER, "its process died, each time that it was tried"
+    table = fitter.without_fit(store.read(run.start, run.stop), status, error)
+    write_part(table, Path(job.out), run, job.about)
+    return Done(run, {str(status): len(run)}, {})
 
 
 def as_message(done: Done) -> dict[str, Any]:

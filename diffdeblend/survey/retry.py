@@ -15,7 +15,7 @@ def retried(out: Path, own: Run) -> Iterator[Run]:
     - `own`: only parts that begin there, so that no two shards write to the same.
     """
     for run, path in _parts_of(out, own):
-        status = _statuses(path)
+        status = np.array(read_part(path, run, ["status"]).column("status").to_pylist(), str)
         again = np.isin(status, [str(each) for each in RETRIED])
         edges = np.flatnonzero(np.diff(again, prepend=False, append=False)) + run.start
         for start, stop in edges.reshape(-1, 2).tolist():
@@ -37,11 +37,11 @@ def replace_rows(out: Path, fitted: Path, own: Run) -> int:
         patches = [(each, at) for each, at in new if run.start <= each.start < run.stop]
         if not patches:
             continue
-        old = read_part(path)
+        old = read_part(path, run)
         tables, taken = [old], np.arange(len(run))
         room = len(run)
         for each, at in patches:
-            table = read_part(at).select(old.column_names).cast(old.schema)
+            table = read_part(at, each).select(old.column_names).cast(old.schema)
             status = np.array(table.column("status").to_pylist())
             kept = np.flatnonzero(status != Status.KILLED_WORKER)
             taken[each.start - run.start + kept] = room + kept
@@ -56,9 +56,3 @@ def _parts_of(out: Path, own: Run) -> Iterator[tuple[Run, Path]]:
     for run, path in list_parts(out):
         if own.start <= run.start < own.stop:
             yield run, path
-
-
-def _statuses(path: Path) -> np.ndarray:
-    import pyarrow.parquet as pq
-
-    return np.array(pq.read_table(path, columns=["status"]).column("status").to_pylist(), str)
