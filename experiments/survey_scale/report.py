@@ -44,8 +44,7 @@ def _plan(found: dict[str, Any], settings: Settings) -> Iterator[str]:
     plan = found["plan"]
     yield "## Planning, and memory"
     yield from _head(
-        ("store", "stamps", "files", "GB, links counted", "open, s", "fingerprint, s", "plan, s")
-        + ("MiB after opening", "after planning")
+        ("store", "stamps", "files", "GB, links counted", "open, s", "fingerprint, s", "plan, s", "MiB after opening", "after planning")
     )
     for name, own in zip(("small", "large"), plan["planned"], strict=True):
         yield (
@@ -85,8 +84,7 @@ def _engine(found: dict[str, Any], settings: Settings) -> Iterator[str]:
     engine = found["engine"]
     yield "## Engines"
     yield from _head(
-        ("", "stamps/s", "reading, % of fit", "waiting for it, %", "writing, %", "driver, MiB")
-        + ("workers, MiB: first, last batch", "whole process, s")
+        ("", "stamps/s", "reading, % of fit", "waiting for it, %", "writing, %", "driver, MiB", "workers, MiB: first, last batch", "whole process, s")
     )
     for name, own in engine.items():
         seconds = own["seconds"]
@@ -132,8 +130,7 @@ def _pulls(found: dict[str, Any], settings: Settings) -> Iterator[str]:
     flagged = summary["flags"]["any"]["sources"] / max(1, summary["sources"]["fitted"])
     yield "## Fluxes of all stamps (`summary.json` of the run)"
     yield from _head(
-        ("", "sources", "median", "mean", "robust std", "within 68 %", "within 95 %")
-        + ("median relative error",)
+        ("", "sources", "median", "mean", "robust std", "within 68 %", "within 95 %", "median relative error")
     )
     for name, own in summary["pulls"].items():
         if own["mean"] is not None:
