@@ -141,40 +141,69 @@ def run(
     }
 
 
-def scheduler(tasks: int, workers: int, in_flight: int) -> dict[str, float]:
-    """Tasks a second that a Dask scheduler hands out, and hears the end of: tasks of our shape.
+def scheduler(tasks: int, workers: int, messages: int) -> dict[str, float]:
+    """Milliseconds that Dask takes to hand out a task and hear of its end, and for a message.
 
-    What it is given: a dozen words, and two numbers; what comes back: a few numbers.
+    Tasks of our shape that do nothing: they are given a few words and two numbers, and tell of each
+    batch while they run. Four are under way at a time for each worker, as they take no time.
+
+    - `messages`: of a task, for the second figure.
     """
-    from collections import deque
-
     from distributed import Client, LocalCluster
 
     cluster: Any
     client: Any
+    found = {}
     with (
         LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=None
         ) as cluster,
         Client(cluster) as client,
     ):
-        job = {"store": "/a/store.zarr", "out": "/an/out", "settings": {"model": "sersic"}}
-        client.gather([client.submit(nothing, job, n, n + 1, pure=False) for n in range(50)])
+        heard: list[Any] = []
+        client.subscribe_topic("batches", heard.append)
+        _paced(client, 50, 1, 4 * workers)
+        found["task_ms"] = 1e3 * _paced(client, tasks, 0, 4 * workers) / tasks
+        heard.clear()
+        few = max(1, tasks // messages)
         begun = time.perf_counter()
-        flying: deque[Any] = deque()
-        for n in range(tasks):
-            flying.append(client.submit(nothing, job, n, n + 256, pure=False))
-            if len(flying) >= in_flight:
-                flying.popleft().result()
-        for future in flying:
-            future.result()
-        taken = time.perf_counter() - begun
-    return {"tasks": tasks, "seconds": taken, "ms": 1e3 * taken / tasks}
+        _paced(client, few, messages, 4 * workers)
+        while len(heard) < few * messages and time.perf_counter() - begun < 120:
+            time.sleep(0.005)
+        taken = time.perf_counter() - begun - few * found["task_ms"] / 1e3
+        found["message_ms"] = 1e3 * max(0.0, taken) / (few * messages)
+        found["lost"] = few * messages - len(heard)
+    return found | {"tasks": tasks}
 
 
-def nothing(job: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """A task that does nothing: what comes back has the shape of what tells of a batch."""
-    return {"run": (start, stop), "status": {"ok": stop - start}, "seconds": {"fit": 0.0}}
+def _paced(client: Any, tasks: int, messages: int, in_flight: int) -> float:
+    """Seconds for so many tasks, of which so many are under way at a time."""
+    from distributed import as_completed
+
+    job = {"store": "/a/store.zarr", "out": "/an/out", "settings": {"model": "sersic"}}
+
+    def send(number: int) -> Any:
+        return client.submit(nothing, job, number, messages, key=f"{time.time_ns()}", pure=False)
+
+    begun = time.perf_counter()
+    flying = as_completed([send(n) for n in range(min(tasks, in_flight))])
+    sent = min(tasks, in_flight)
+    for future in flying:
+        future.result()
+        if sent < tasks:
+            flying.add(send(sent))
+            sent += 1
+    return time.perf_counter() - begun
+
+
+def nothing(job: dict[str, Any], start: int, messages: int) -> dict[str, Any]:
+    """A task that does nothing but tell of batches."""
+    from distributed import get_worker
+
+    told = {"run": (start, start + 256), "status": {"ok": 256}, "seconds": {"fit": 0.0}}
+    for _ in range(messages):
+        get_worker().log_event("batches", told)
+    return told
 
 
 def law(cases: list[tuple[int, int]], stamps: int, cache: str, seed: int) -> list[dict[str, Any]]:

@@ -192,8 +192,8 @@ def paper(work: Path, settings: Settings) -> Results:
     lacking = [name for name in ("plan", "law", "pulls") if name not in known]
     if lacking:
         raise SystemExit(f"`paper` needs what is measured by: {', '.join(lacking)}.")
-    pace = in_child("scheduler", tasks=settings.tasks, workers=2, in_flight=256)
-    print(f"  {pace['ms']:.2f} ms a task", flush=True)
+    pace = in_child("scheduler", tasks=settings.tasks, workers=2, messages=16)
+    print(f"  {pace['task_ms']:.2f} ms a task, {pace['message_ms']:.3f} a message", flush=True)
     # A worker has one core; the first batch compiles.
     engines = known.get("engine")
     fits = np.array([2 / known["pulls"]["rate"]])
@@ -203,19 +203,23 @@ def paper(work: Path, settings: Settings) -> Results:
     simulated: Results = {}
     small_parts, large_parts = settings.batch, 16 * settings.batch
     one, many = settings.bandwidth
-    for name, batch, bandwidth, schedulers in (
-        (f"parts of {small_parts}", small_parts, many, 1),
-        (f"parts of {large_parts}", large_parts, many, 1),
-        (f"parts of {large_parts}, one file server", large_parts, one, 1),
-        (f"parts of {small_parts}, 16 shards", small_parts, many, 16),
+    for name, batch, bandwidth, schedulers, pieces in (
+        (f"parts of {small_parts}, a task each", small_parts, many, 1, False),
+        (f"parts of {small_parts}", small_parts, many, 1, True),
+        (f"parts of {small_parts}, 16 shards", small_parts, many, 16, True),
+        (f"parts of {large_parts}", large_parts, many, 1, True),
+        (f"parts of {large_parts}, one file server", large_parts, one, 1, True),
     ):
+        # A task takes several batches, for some ten seconds of work; of each there is a message.
+        together = int(np.clip(10 / (batch * fits.mean()), 1, 16)) if pieces else 1
+        each = pace["task_ms"] / together + pace["message_ms"]
         points = []
         for workers in settings.workers:
             cluster = Cluster(
                 workers,
                 tuple(batch * fits),
                 batch,
-                pace["ms"] / 1e3,
+                each / 1e3,
                 batch * read,
                 batch * write,
                 bandwidth,

@@ -101,7 +101,7 @@ def draw_store(path: Path, settings: Settings) -> Path:
         settings.n,
         settings.most,
         scale,
-        survey.zero_points,
+        tuple(map(float, survey.zero_points)),
         "electron",
     )
     temporary = path.with_name(f"{path.name}.part")
@@ -178,7 +178,7 @@ def repeat_store(small: Path, large: Path, times: int) -> Path:
     source: Any = zarr.open_group(str(small), mode="r")
     n = source["image"].shape[0]
     root: Any = zarr.open_group(str(temporary), mode="w-")
-    root.attrs.update(dict(source.attrs))
+    root.attrs.update(dict(source.attrs) | {"finished": n * times})
     names = [name for name, _ in source.arrays()]
     names += [f"truth/{name}" for name, _ in source["truth"].arrays()]
     for name in names:
@@ -208,15 +208,16 @@ def repeat_store(small: Path, large: Path, times: int) -> Path:
             values = np.where(values > 0, anew, 0)
         if name == "ra":
             values = values + 0.1 * np.repeat(np.arange(times), n)
-        made = root.create_array(
-            name,
-            shape=values.shape,
-            dtype=values.dtype,
-            chunks=array.chunks,
-            shards=array.shards,
-            compressors=array.compressors,
-        )
-        made[:] = values
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            made = root.create_array(
+                name,
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=array.chunks,
+                shards=array.shards,
+                compressors=array.compressors,
+            )
+            made[:] = values
     temporary.rename(large)
     return large
 
