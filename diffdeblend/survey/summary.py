@@ -14,7 +14,7 @@ from diffdeblend.io.results import write_figure
 from diffdeblend.io.results import write_summary as write_json
 from diffdeblend.survey.extent import Extent, extent_of
 from diffdeblend.survey.manifest import read_manifest
-from diffdeblend.survey.parts import is_whole, list_parts, read_part
+from diffdeblend.survey.parts import list_parts, read_part
 from diffdeblend.survey.status import STATUS_MEANINGS, Status
 from diffdeblend.survey.tallies import Histogram, Pulls, Shares
 
@@ -165,12 +165,10 @@ def summarise(out: str | Path) -> dict[str, Any]:
         raise ValueError(f"`out`: {str(folder)!r} holds no manifest.json of a survey run.")
     damaged: list[str] = []
     n_parts = size = reached = twice = 0
-    totals = Totals(
-        manifest, extent_of(path for run, path in list_parts(folder) if is_whole(run, path))
-    )
+    totals = Totals(manifest, extent_of(path for _, path in list_parts(folder)))
     for run, path in list_parts(folder):
         try:
-            totals.add(read_part(path))
+            totals.add(read_part(path, run))
         except ValueError:
             damaged.append(path.name)
             continue
