@@ -5,12 +5,10 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("pyarrow")
-
 from made_up_run import BANDS, SIZE, header_of, in_lists, made_table, put, write_run
 
 from diffdeblend.progress import survey_bar
@@ -285,6 +283,19 @@ def test_what_was_fitted_counts_as_lost_freedom(tmp_path, table):
     pixels = len(BANDS) * SIZE**2
     assert with_sky["median"] / without["median"] - 1 == pytest.approx(2 / pixels, rel=0.9)
     assert with_sky["median"] > without["median"]
+
+
+def test_errors_of_latents_count_one_by_one(tmp_path, table):
+    n = len(table.column("x").combine_chunks().flatten())
+    latents = np.full((n, 5), 0.2)
+    latents[::2] = np.nan
+    wide = pa.FixedSizeListArray.from_arrays(latents.ravel(), 5)
+    lists = pa.ListArray.from_arrays(table.column("x").combine_chunks().offsets, wide)
+    out = write_run(tmp_path / "b", table.append_column("latent_err", lists), 100)
+    found, plain = summarise(out), summarise(write_run(tmp_path / "a", table, 100))
+    fitted = 5 * n / 2 / len(table)
+    ratio = found["reduced_chi2"]["median"] / plain["reduced_chi2"]["median"]
+    assert ratio - 1 == pytest.approx(fitted / (len(BANDS) * SIZE**2), rel=0.5)
 
 
 def test_a_damaged_part_is_told_of_and_the_others_are_counted(tmp_path, table):

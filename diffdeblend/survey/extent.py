@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,38 +80,46 @@ def _wide(low: float, high: float) -> tuple[float, float]:
 
 def _ranges(parts: Iterable[Path]) -> Iterator[tuple[float, float, float, float]]:
     """Lowest and highest right ascension and declination of stretches of stamps."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     for path in parts:
-        found = _of_footer(path)
-        if found is not None and found[0] >= 0 and found[1] < 360 and found[1] - found[0] < 180:
-            yield found
+        try:
+            found = _of_footer(pq.read_metadata(path))
+            if found is not None and found[0] >= 0 and found[1] < 360 and found[1] - found[0] < 180:
+                yield found
+                continue
+            # Across 0, perhaps, or without statistics: stamp by stamp.
+            places = _places(path)
+        except (pa.ArrowException, OSError):
+            # Damaged: whoever counts its stamps tells of it.
             continue
-        # Across 0, perhaps, or without statistics: stamp by stamp.
-        for ra, dec in _places(path):
+        for ra, dec in places:
             yield ra, ra, dec, dec
 
 
-def _of_footer(path: Path) -> tuple[float, float, float, float] | None:
+def _of_footer(meta: Any) -> tuple[float, float, float, float] | None:
     """From the statistics of a Parquet file; None where it has none."""
-    import pyarrow.parquet as pq
-
-    meta = pq.read_metadata(path)
-    places = [meta.schema.names.index(n) for n in ("ra", "dec") if n in meta.schema.names]
+    names = meta.schema.names
+    if "ra" not in names or "dec" not in names:
+        return None
     ends: list[float] = []
-    for place in places:
+    for place in (names.index("ra"), names.index("dec")):
         each = [meta.row_group(k).column(place).statistics for k in range(meta.num_row_groups)]
         if not each or any(one is None or not one.has_min_max for one in each):
             return None
         ends += [min(one.min for one in each), max(one.max for one in each)]
-    return (ends[0], ends[1], ends[2], ends[3]) if len(ends) == 4 else None
+    return ends[0], ends[1], ends[2], ends[3]
 
 
-def _places(path: Path) -> Iterator[tuple[float, float]]:
+def _places(path: Path) -> list[tuple[float, float]]:
+    """Right ascension and declination of the stamps of a part that have them."""
     import pyarrow.parquet as pq
 
     names = pq.read_schema(path).names
     if "ra" not in names or "dec" not in names:
-        return
+        return []
     table = pq.read_table(path, columns=["ra", "dec"])
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     known = np.isfinite(ra) & np.isfinite(dec)
-    yield from zip(np.mod(ra[known], 360).tolist(), dec[known].tolist(), strict=True)
+    return list(zip(np.mod(ra[known], 360).tolist(), dec[known].tolist(), strict=True))

@@ -14,7 +14,7 @@ from diffdeblend.io.results import write_figure
 from diffdeblend.io.results import write_summary as write_json
 from diffdeblend.survey.extent import Extent, extent_of
 from diffdeblend.survey.manifest import read_manifest
-from diffdeblend.survey.parts import is_whole, list_parts, read_part
+from diffdeblend.survey.parts import list_parts, read_part
 from diffdeblend.survey.status import STATUS_MEANINGS, Status
 from diffdeblend.survey.tallies import Histogram, Pulls, Shares
 
@@ -113,12 +113,11 @@ class Totals:
 
     def _add_fits(self, table: "pyarrow.Table", done: np.ndarray) -> None:
         """Chi2 and steps. What was fitted of a source is what has an error."""
-        names = [n for n in table.column_names if n.endswith("_err") or n.startswith("flux_err_")]
-        names = [name for name in names if not name.startswith(_TRUE)]
+        names = [n for n in table.column_names if n.endswith("_err") or "flux_err_" in n]
         count = table.column("n_sources").to_numpy()
         n_fitted = np.zeros(int(count.sum()), int)
         for name in names:
-            n_fitted += np.isfinite(_flat(table, name))
+            n_fitted += _n_known(table, name)
         stamp = np.repeat(np.arange(table.num_rows), count)
         numbers = np.bincount(stamp, n_fitted, minlength=table.num_rows) + self._sky_terms
         freedom = np.maximum(table.column("n_pixels").to_numpy() - numbers, 1)[done]
@@ -166,12 +165,10 @@ def summarise(out: str | Path) -> dict[str, Any]:
         raise ValueError(f"`out`: {str(folder)!r} holds no manifest.json of a survey run.")
     damaged: list[str] = []
     n_parts = size = reached = twice = 0
-    totals = Totals(
-        manifest, extent_of(path for run, path in list_parts(folder) if is_whole(run, path))
-    )
+    totals = Totals(manifest, extent_of(path for _, path in list_parts(folder)))
     for run, path in list_parts(folder):
         try:
-            totals.add(read_part(path))
+            totals.add(read_part(path, run))
         except ValueError:
             damaged.append(path.name)
             continue
@@ -289,6 +286,17 @@ def _name(flag: Flag) -> str:
 def _flat(table: "pyarrow.Table", column: str) -> np.ndarray:
     """Numbers of all sources of a column of lists."""
     return table.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+
+def _n_known(table: "pyarrow.Table", column: str) -> np.ndarray:
+    """How many errors each source has: of what was fitted they are finite and not 0."""
+    values: Any = table.column(column).combine_chunks().flatten()
+    size = 1
+    if hasattr(values.type, "list_size"):
+        # As the latents of a prior: several numbers a source.
+        size, values = values.type.list_size, values.flatten()
+    numbers = values.to_numpy(zero_copy_only=False).reshape(-1, size)
+    return (np.isfinite(numbers) & (numbers > 0)).sum(axis=1)
 
 
 def _strings(table: "pyarrow.Table", column: str) -> list[str]:
