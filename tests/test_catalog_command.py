@@ -145,6 +145,9 @@ def test_latents_and_other_units_in_both_formats(tmp_path):
     make_run(tmp_path / "run", header, n_latent=3)
     for kind in ("parquet", "fits"):
         merge_parts(tmp_path / "run", tmp_path / f"c.{kind}")
+    merge_parts(tmp_path / "run", tmp_path / "s.parquet", rows="stamps")
+    lengths = [len(row) for row in Table.read(tmp_path / "s.parquet")["latent"]]
+    assert lengths == [3 * count for count in COUNTS]
     one, other = Table.read(tmp_path / "c.parquet"), Table.read(tmp_path / "c.fits")
     assert one["latent"].shape == other["latent"].shape == (N, 3)
     assert other["replaced"].dtype == bool

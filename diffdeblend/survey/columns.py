@@ -27,7 +27,8 @@ class Column:
     - `dtype`: of a number, as numpy calls it; `"str"` for words.
     - `unit`: as astropy reads it, empty for none.
     - `by_source`: whether there is one for each source of a stamp, a list a row.
-    - `size`: numbers of each, 0 for one that is no list; `RAGGED` for lists of any length.
+    - `size`: numbers of each, 0 for one that is no list; `RAGGED` for lists of any length. In the
+        row of a stamp those of all sources stand one after the other.
     """
 
     name: str
@@ -50,13 +51,17 @@ class Column:
         """Arrow's field of the column in rows of stamps, with unit and description."""
         import pyarrow as pa
 
-        of_row = pa.list_(self.one_type()) if self.by_source else self.one_type()
+        of_row = self.one_type()
+        if self.by_source:
+            # One after the other: few readers know lists of lists.
+            of_row = pa.list_(of_row.value_type if self.size else of_row)
         return pa.field(self.name, of_row, metadata=self.metadata())
 
     def metadata(self) -> dict[str, str]:
         """What Arrow's field says beside name and type."""
         per = "source" if self.by_source else "stamp"
-        return {"unit": self.unit, "description": self.description, "per": per}
+        told = {"unit": self.unit, "description": self.description, "per": per}
+        return told | ({"size": str(self.size)} if self.by_source and self.size else {})
 
 
 def row_columns(
@@ -102,6 +107,7 @@ def columns_of(schema: "pyarrow.Schema") -> tuple[Column, ...]:
         fixed, ragged = pa.types.is_fixed_size_list(one), pa.types.is_list(one)
         size = one.list_size if fixed else RAGGED if ragged else 0
         number = one.value_type if size else one
+        size = int(told.get("size", size))
         dtype = "str" if pa.types.is_string(number) else np.dtype(number.to_pandas_dtype()).name
         text, unit = told.get("description", ""), told.get("unit", "")
         found.append(Column(field.name, dtype, text, unit, by_source, size))

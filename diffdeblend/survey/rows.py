@@ -160,9 +160,8 @@ def _table(
             continue
         given = values[column.name]
         array: Any = pa.array(given.reshape(-1), type=None if column.size else column.one_type())
-        if column.size:
-            array = pa.FixedSizeListArray.from_arrays(array, type=column.one_type())
         if column.by_source:
-            array = pa.ListArray.from_arrays(offsets, array, type=field.type)
+            own = pa.array(first * column.size, pa.int32()) if column.size else offsets
+            array = pa.ListArray.from_arrays(own, array, type=field.type)
         arrays.append(array)
     return pa.table(arrays, schema=arrow_schema(columns))

@@ -100,7 +100,7 @@ def _flat(column: Any, size: int = 0) -> np.ndarray:
     inner = array.flatten()
     if size == 0:
         return array_of(inner)
-    return array_of(inner.flatten()).reshape(-1, size)
+    return array_of(inner).reshape(-1, size)
 
 
 def _magnitudes(band: str) -> tuple[Column, Column]:
