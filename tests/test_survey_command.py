@@ -84,7 +84,7 @@ def test_a_run_goes_on_and_sums_up(store, tmp_path, capsys):
     assert (out / "figure.png").is_file()
     assert main(["catalog", str(out), str(tmp_path / "found.fits")]) == 0
     table = Table.read(tmp_path / "found.fits")
-    assert len(np.unique(table["id"])) == 24
+    assert len(np.unique(table["stamp_id"])) == 24
     # Again: nothing is left to do.
     assert main(["fit-survey", str(store), str(out), *PLAIN]) == 0
     assert "0 of 0 stamps fitted" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """What a worker of a cluster does: opens store and programs once, fits pieces, tells of parts."""
 
+import gc
 import signal
 import threading
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ def make_plugin(cores: Mapping[Any, tuple[int, ...]] | None) -> Any:
 
         def setup(self, worker: Any) -> None:
             self.held = Held()
+            # As in the command's own process.
+            gc.set_threshold(50_000, 20, 100)
             if cores is not None:
                 # Ctrl-C reaches all processes of a terminal; the driver ends its workers itself.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
