@@ -184,6 +184,17 @@ def test_a_file_that_is_cut_short_is_refused(share, sound, tmp_path):
         open_store(path)
 
 
+def test_the_last_image_may_be_cut_short(sound, tmp_path):
+    with fits.open(sound) as hdus:
+        names = ["PRIMARY", "STAMPS", "PSF", "VARIANCE", "MASK", "IMAGE"]
+        fits.HDUList([hdus[name] for name in names]).writeto(tmp_path / "s.fits")
+    path = tmp_path / "s.fits"
+    open_store(path)
+    os.truncate(path, path.stat().st_size - 2880)
+    with pytest.raises(ValueError, match="is cut short: HDU IMAGE is not all there"):
+        open_store(path)
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.gz").write_bytes(b"\x1f\x8b" + bytes(20))
     with pytest.raises(ValueError, match="is compressed"):

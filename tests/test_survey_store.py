@@ -181,9 +181,9 @@ def test_stamps_with_more_sources_widen_the_store(tmp_path):
     path = tmp_path / "s.zarr"
     with StampWriter(path, header) as writer:
         writer.append(few)
-    with StampWriter(path, header, append=True) as writer:
-        writer.append(many)
-        writer.append(replace(few, id=few.id + 1000))
+    for more in (many, replace(few, id=few.id + 1000)):
+        with StampWriter(path, header, append=True) as writer:
+            writer.append(more)
     found = open_store(path)
     assert found.header.most_sources == 6
     assert found.read(0, 25).n_sources().tolist() == [1] * 10 + [6] * 5 + [1] * 10
@@ -237,7 +237,17 @@ def cut_file(path, share):
     os.truncate(file, int(file.stat().st_size * share))
 
 
+def lengthen(path):
+    """The last chunk of a shard ends behind it, by the index alone."""
+    content = bytearray(shard(path).read_bytes())
+    index = np.frombuffer(content[-260:-4], "<u8").reshape(16, 2).copy()
+    index[-1, 1] += 1
+    content[-260:-4] = index.tobytes()
+    shard(path).write_bytes(content)
+
+
 BREAKS = {
+    "index of a shard": (lengthen, "is cut short or damaged"),
     "an empty folder": (lambda p: (shutil.rmtree(p), p.mkdir()), "is no Zarr folder"),
     "nothing": (lambda p: shutil.rmtree(p), "there is no"),
     "a text file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "is a file that is no FITS"),
