@@ -216,7 +216,7 @@ def _paper(found: dict[str, Any], settings: Settings) -> Iterator[str]:
             (
                 "- of the scheduler's time, a task each",
                 f"{100 * parts * (task + message) / DAY:.0f} %",
-                f"{1e3 * task:.2f} ms a task and {1e3 * message:.3f} a message, measured",
+                f"{1e3 * task:.2f} core-ms a task and {1e3 * message:.3f} a message, measured",
             ),
         ]
     shards = stamps * large["files"] / large["stamps"]
