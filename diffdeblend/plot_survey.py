@@ -92,6 +92,7 @@ def plot_chi2(summary: Summary, *, on: Canvas = None) -> "Figure":
         )
         axes.set_xlim(own[0], own[-1])
         axes.set_ylim(0, 1.3 * max(inside.max(), expected.max()))
+        axes.locator_params(axis="x", nbins=6)
         axes.legend(fontsize=7, frameon=False, loc="upper right")
     else:
         _nothing(axes)

@@ -216,7 +216,7 @@ def _paper(found: dict[str, Any], settings: Settings) -> Iterator[str]:
             (
                 "- of the scheduler's time, a task each",
                 f"{100 * parts * (task + message) / DAY:.0f} %",
-                f"{1e3 * task:.2f} ms a task and {1e3 * message:.3f} a message, measured",
+                f"{1e3 * task:.2f} core-ms a task and {1e3 * message:.3f} a message, measured",
             ),
         ]
     shards = stamps * large["files"] / large["stamps"]
@@ -233,7 +233,7 @@ def _paper(found: dict[str, Any], settings: Settings) -> Iterator[str]:
     yield "|---|---:|---:|---|"
     for name, own in paper["simulated"].items():
         points = own["points"]
-        each = 1e3 / paper["core_ms"]
+        each = max(value / n for n, value in points)
         lost = [n for n, value in points if value < 0.9 * n * each]
         best = max(value for _, value in points)
         enough = [n for n, value in points if value >= pace]
@@ -253,7 +253,7 @@ def draw(found: dict[str, Any], settings: Settings, path: Path) -> None:
     if "plan" in found:
         for colour, (name, values) in zip(COLOURS, found["plan"]["memory"].items(), strict=False):
             memory.plot(np.arange(len(values)) + 1, values, "o-", ms=3, color=colour, label=name)
-        memory.set_ylim(0)
+        memory.set_ylim(0, 1.3 * max(map(max, found["plan"]["memory"].values())))
         memory.legend(fontsize=8, frameon=False, title="store", title_fontsize=8)
     label_axes(memory, f"batches of {settings.batch_timed}", "MiB", "memory, in process")
     if "engine" in found:
@@ -268,7 +268,7 @@ def draw(found: dict[str, Any], settings: Settings, path: Path) -> None:
             n = np.array([case["sources"] for case in own])
             cost.plot(n, [case["core_ms"] for case in own], "o", color=colour, label=f"{size} px")
             cost.plot(n, a + (size / 32) ** 2 * (b + c * n), color=colour, lw=1)
-        cost.set_ylim(0)
+        cost.set_ylim(0, 1.1 * max(case["core_ms"] for case in found["law"]["cases"]))
         cost.legend(fontsize=8, frameon=False)
     label_axes(cost, "sources", "core-ms a stamp", "cost of a fit, and its law")
     if "paper" in found:
