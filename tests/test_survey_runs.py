@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from survey_run import make_found
 from survey_stars import SETTINGS, N, make_stars, rows, same, write_stars
 
-from diffdeblend.survey import FitSettings, fit_survey, on_cluster
+from diffdeblend.survey import fit_survey, on_cluster
 from diffdeblend.survey.dispatch import Event, dispatch
 from diffdeblend.survey.engine import in_process
 from diffdeblend.survey.finished import finished, sweep
@@ -258,17 +258,11 @@ def test_failed_stamps_are_fitted_again(store, tmp_path, whole, monkeypatch):
     assert done.status == {"ok": 4, "failed": 1}
     found = rows(out)
     assert found[3]["status"] == "failed"
-    assert same(
-        {n: r for n, r in found.items() if n != 3}, {n: r for n, r in whole.items() if n != 3}
-    )
-    assert same(
-        {n: r for n, r in found.items() if n % 2 == 0},
-        {n: r for n, r in before.items() if n % 2 == 0},
-    )
+    for n in range(N):
+        assert same(found[n], whole[n] if n != 3 else before[3])
+        assert n in range(3, 12, 2) or same(found[n], before[n])
     assert not list(out.glob("retry*"))
-    assert [path.name for _, path in list_parts(out)] == [
-        part_path(out, r).name for r in batches([Run(0, N)], 5)
-    ]
+    assert [own for own, _ in list_parts(out)] == list(batches([Run(0, N)], 5))
     cursed = set()
     assert run(store, out, retry_failed=True, shard=(2, 2)).done == 0
     assert run(store, out, retry_failed=True, shard=(1, 2)).done == 1
@@ -370,7 +364,7 @@ def test_pieces_grow_and_shrink():
     assert pool.sizes[:8] == [1] * 8
     assert max(pool.sizes) == 16
     assert pool.sizes[-8:] == [1] * 8
-    assert pool.sizes == sorted(pool.sizes[:600]) + sorted(pool.sizes[600:], reverse=True)
+    assert pool.sizes[8:] == sorted(pool.sizes[8:], reverse=True)
 
 
 def test_batches_are_taken_as_they_are_needed():
@@ -391,17 +385,16 @@ def test_an_error_ends_the_run_after_what_is_under_way():
     pool = FakePool(3, raises=20)
     told = []
     with pytest.raises(OSError, match="gone"):
-        told.extend(iter_into(told, dispatch(batches([Run(0, 4000)], 4), pool)))
+        keep_all(dispatch(batches([Run(0, 4000)], 4), pool), told)
     assert not pool.queue
     assert covered(told) == pool.disk
     assert pool.sent < 20
 
 
-def iter_into(told, events):
+def keep_all(events, told):
     """Keep what came before an error."""
     for each in events:
         told.append(each)
-    return []
 
 
 def test_of_two_manifests_at_once_one_wins(tmp_path, monkeypatch):
@@ -531,4 +524,3 @@ def test_a_survey_without_work_starts_no_cluster(store, tmp_path):
 
     run(store, tmp_path / "out")
     assert run(store, tmp_path / "out", engine=forbidden, retry_failed=True).planned == 0
-    assert isinstance(SETTINGS, FitSettings)
