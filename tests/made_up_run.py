@@ -79,7 +79,7 @@ def write_run(out, table, batch, planned=None, settings=None):
     store = SimpleNamespace(
         path="stamps.zarr", fingerprint=lambda: "0" * 64, header=header_of(planned or len(table))
     )
-    programs = Programs(None, None, False)
+    programs = Programs(None, False, None, None)
     manifest = make_manifest(store, settings or FitSettings(), programs, None)
     keep_manifest(out, manifest | {"programs": {}})
     for start in range(0, len(table), batch):

@@ -381,7 +381,7 @@ def test_stamps_that_are_given_up_have_the_columns_of_all_others(tmp_path, prior
     stamps = make_stamps()
     write_stamps(stamps, replace(HEADER, n_stamps=len(stamps)), tmp_path / "s.zarr")
     settings = FitSettings(prior=prior, covariance=prior is not None)
-    programs = Programs(FIT, None, False)
+    programs = Programs(FIT, False, None, None)
     job = Job(str(tmp_path / "s.zarr"), str(tmp_path / "run"), settings, programs)
     store, fitter = job.open()
     with pytest.MonkeyPatch.context() as patch:

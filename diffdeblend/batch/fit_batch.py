@@ -209,9 +209,10 @@ def fit_batch(
     steep = [n for n, task in enumerate(tasks) if worth_halving(task)]
     if fine is None:
         fine = len(tasks) >= MANY
+    many = len({id(task.blend.psf) for task in tasks}) > 2
     for n, task in enumerate(tasks):
         double = chooses and (task.bucket.size > LARGE or not fine)
-        tasks[n] = replace(task, fine=fine, double=double, rungs=rungs)
+        tasks[n] = replace(task, fine=fine, double=double, rungs=rungs, many_psfs=many)
     found = empty(tasks, n_bands, _BACKGROUND_TERMS[background])
     run = _Run(found, tasks, _method(method), setup, memory, report, learned)
     # With the wrong kind a fit may crawl: no more than a start for the choice is needed.

@@ -14,7 +14,7 @@ from diffdeblend.deblend.start import BULGE_SHEAR
 from diffdeblend.psf import AbstractPSF
 
 # Numbers of sources that programs are compiled for.
-_SOURCES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
+SOURCES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
 # Tasks for each of which a PSF takes little memory.
 _FEW = 32
 
@@ -110,6 +110,7 @@ class Task:
     - `fine`: whether to pad as little as can be: faster, and more programs to compile.
     - `rungs`: numbers of sources that programs are compiled for, where they are not the usual ones.
     - `double`: whether there is room for a bulge in every source, needed or not.
+    - `many_psfs`: whether the tasks that it is fitted with have more than two PSFs between them.
     - `scale`: width of the pixels, in those of the stamp that the caller gave.
     - `exact`: whether the matrix is made by pixels from the first step.
     - `tolerance`: in units of the method's.
@@ -123,6 +124,7 @@ class Task:
     fine: bool = True
     rungs: tuple[int, ...] | None = None
     double: bool = False
+    many_psfs: bool = False
     scale: int = 1
     exact: bool = False
     tolerance: float = 1.0
@@ -135,7 +137,7 @@ class Task:
         many there are, by `fine`, which only pads differently.
         """
         n = len(self.guess.kind)
-        rungs = self.rungs or (_SOURCES if self.fine else _SOURCES[1:])
+        rungs = self.rungs or (SOURCES if self.fine else SOURCES[1:])
         alone = n == 1 and len(self.sizes) == 1 and self.rungs is None
         sources = 1 if alone else padded_to(n, rungs)
         # One source has always two: the program of all trials of its kind.
@@ -230,8 +232,8 @@ def pack_tasks(tasks: Sequence[Task], bucket: Bucket, capacity: int) -> tuple[Pa
         index[i] = places[id(blend.psf)]
     # Few numbers to compile for: two; or as many as tasks, where these are few.
     room = max(2, 1 << (len(psfs) - 1).bit_length())
-    if 2 < room < capacity <= _FEW:
-        room = capacity
+    if (room > 2 or tasks[0].many_psfs) and capacity <= _FEW:
+        room = max(2, capacity)
     filled = [*psfs, *[psfs[0]] * (room - len(psfs))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
     starts = (owner, part, start, home, position_error, flux, sky)

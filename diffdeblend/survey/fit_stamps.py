@@ -8,6 +8,7 @@ import numpy as np
 
 from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
 from diffdeblend.batch.prepare import quality_for
+from diffdeblend.batch.task import SOURCES, padded_to
 from diffdeblend.priors import DecoderPrior, ParametricPrior
 from diffdeblend.psf import SampledPSF
 from diffdeblend.survey.rows import n_latent_of, rows_of
@@ -131,6 +132,7 @@ class Fitter:
             covariance=settings.covariance,
             quality=self.programs.quality,
             sizes=self.programs.sizes,
+            sources=self.programs.sources,
             fine=self.programs.fine,
             **self._models,
         )
@@ -211,10 +213,14 @@ def psf_of(image: np.ndarray, oversampling: int) -> SampledPSF | str:
 
 def programs_for(header: StampsHeader, psfs: Sequence[Any], *, decodes: bool) -> Programs:
     """What to compile for stamps seen through PSFs such as these."""
-    size = max(header.shape)
-    smaller = [rung for rung in (32, 64, 128, 256) if rung <= 0.75 * size]
-    sizes = None if decodes else (*smaller, size)
-    return Programs(quality_for(list(psfs)), sizes, header.n_stamps >= _MANY)
+    quality, fine = quality_for(list(psfs)), header.n_stamps >= _MANY
+    if decodes:
+        return Programs(quality, fine, None, None)
+    size, most = max(header.shape), max(1, header.most_sources)
+    sizes = [rung for rung in (32, 64, 128, 256) if rung <= 0.75 * size]
+    # None for single sources alone: it would take long to compile, and be no faster.
+    sources = [rung for rung in SOURCES if rung < most]
+    return Programs(quality, fine, (*sizes, size), (*sources, padded_to(most, SOURCES)))
 
 
 def one_line(error: BaseException) -> str:

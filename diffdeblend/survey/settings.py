@@ -63,13 +63,14 @@ class FitSettings:
 class Programs:
     """What compiled programs are made for: found once for a store, the same in all its fits.
 
-    - `quality`: how finely scenes are drawn. `sizes`: of stamps; None with a prior that decodes.
-    - `fine`: as in `fit_batch`.
+    - `quality`: how finely scenes are drawn. `fine`: as in `fit_batch`.
+    - `sizes`: of stamps; `sources`: numbers of these; both None with a prior that decodes.
     """
 
     quality: Quality
-    sizes: tuple[int, ...] | None
     fine: bool
+    sizes: tuple[int, ...] | None
+    sources: tuple[int, ...] | None
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest."""
@@ -78,9 +79,7 @@ class Programs:
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> "Programs":
         """From a manifest."""
-        sizes = values["sizes"]
-        return cls(
-            Quality(**values["quality"]),
-            None if sizes is None else tuple(sizes),
-            bool(values["fine"]),
+        sizes, sources = (
+            None if values[name] is None else tuple(values[name]) for name in ("sizes", "sources")
         )
+        return cls(Quality(**values["quality"]), bool(values["fine"]), sizes, sources)
