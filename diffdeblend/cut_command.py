@@ -15,9 +15,9 @@ from diffdeblend.io.npz import read_npz_positions
 from diffdeblend.io.positions import read_ids, read_positions
 from diffdeblend.programs import keep_programs
 from diffdeblend.progress import Progress
-from diffdeblend.survey.check_store import check_format
-from diffdeblend.survey.cut_stamps import header_of_cut, stamps_of_cut
-from diffdeblend.survey.write_store import StampWriter
+from diffdeblend.stamps.check_store import check_format
+from diffdeblend.stamps.cut_stamps import header_of_cut, stamps_of_cut
+from diffdeblend.stamps.write_store import StampWriter
 
 # Numbers of sources that are looked at at a time.
 _BLOCK = 65536

@@ -23,7 +23,7 @@ An image that was cut into the store before is left as it is, and one that was i
 anew: the same loop goes on where it stopped.
 
 what is written to the Zarr folder: image, variance, mask, psf, position, source_id, ra, dec, cd
-and crowded of every stamp; see STORE.md in diffdeblend/survey
+and crowded of every stamp; see STORE.md in diffdeblend/stamps
 
 exit codes: 0 done; 2 wrong input or options; 130 interrupted.
 """

@@ -42,9 +42,9 @@ from diffdeblend.simulate import (
     stream,
     synthetic_catalog,
 )
-from diffdeblend.survey.blend_stamps import stamps_of_blends
-from diffdeblend.survey.check_store import check_format
-from diffdeblend.survey.write_store import StampWriter
+from diffdeblend.stamps.blend_stamps import stamps_of_blends
+from diffdeblend.stamps.check_store import check_format
+from diffdeblend.stamps.write_store import StampWriter
 
 _CLASSES = dict(zip(SAMPLINGS, (Uniform, Poisson, Pair, Clustered, OneBright), strict=True))
 _MADE_UP = 10_000

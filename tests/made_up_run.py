@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.manifest import keep_manifest, make_manifest
 from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.rows import rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.stamps import Stamps, StampsHeader
 
 SIZE, BANDS, MOST = 32, ("g", "r"), 3
 ERROR = 10.0

@@ -11,9 +11,9 @@ from diffdeblend.batch import Found
 from diffdeblend.batch.decoded_results import FoundDecoded
 from diffdeblend.fit.uncertainty import Covariance
 from diffdeblend.fit.unknowns import Unknowns
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.parts import Run, part_about, write_part
 from diffdeblend.survey.rows import rows_of
-from diffdeblend.survey.stamps import Stamps, StampsHeader
 
 HEADER = StampsHeader(("g", "r"), (24, 20), 12, 3, 0.2, (30.0, 31.0), "nJy")
 COUNTS = (1, 2, 3, 0, 2, 1, 3, 3, 0, 1, 2, 1)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffdeblend.survey import FitSettings, Stamps, StampsHeader, write_stamps
+from diffdeblend.stamps import Stamps, StampsHeader, write_stamps
+from diffdeblend.survey import FitSettings
 from diffdeblend.survey.parts import list_parts, read_part
 
 SETTINGS = FitSettings(model="point", covariance=False)

@@ -18,7 +18,8 @@ from quick import hasty
 from survey_run import COUNTS, HEADER, counted, make_run, make_stamps
 
 from diffdeblend.cli import main
-from diffdeblend.survey import FitSettings, StampsHeader, fit_survey, write_stamps
+from diffdeblend.stamps import StampsHeader, write_stamps
+from diffdeblend.survey import FitSettings, fit_survey
 from diffdeblend.survey.catalog import merge_parts
 from diffdeblend.survey.columns import columns_of
 from diffdeblend.survey.covariance import flux_covariance

@@ -13,8 +13,8 @@ from diffdeblend.cli import main
 from diffdeblend.io.fits import write_fits
 from diffdeblend.io.npz import write_npz
 from diffdeblend.sky import sky_positions
-from diffdeblend.survey import open_store
-from diffdeblend.survey.cut_stamps import on_shape
+from diffdeblend.stamps import open_store
+from diffdeblend.stamps.cut_stamps import on_shape
 
 SHAPE = 90, 110
 POSITIONS = np.array([[20.3, 30.1], [25.0, 33.5], [70.2, 60.7], [95.5, 15.0], [3.0, 80.0]])

@@ -46,6 +46,7 @@ LAYERS = (
     {"plot_measured", "plot_priors", "plot_survey"},
     {"io"},
     {"progress", "listing", "programs"},
+    {"stamps"},
     {"survey"},
     {"image_options", "epoch_options"},
     {"catalog_options"},
@@ -86,7 +87,7 @@ OPTIONAL = {"galcheat", "sep", "photutils", "skimage", "scarlet2", "ipywidgets"}
 OPTIONAL |= {"hats_import", "astroscrappy", "astroalign", "reproject", "dask", "distributed"}
 LAZY = {"matplotlib", "galsim", "surveycodex", "zarr", "yaml", "pyarrow"} | OPTIONAL
 USE_OPTIONAL = {"simulate", "score", "plot_scores", "background", "segment", "measure", "prepare"}
-USE_OPTIONAL |= {"survey"}
+USE_OPTIONAL |= {"stamps", "survey"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))

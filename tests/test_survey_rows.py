@@ -21,7 +21,8 @@ from diffdeblend.batch import fit_batch, make_blend
 from diffdeblend.components import BulgeDisc, Kind, PointSource
 from diffdeblend.fit import fit
 from diffdeblend.grid import FIT
-from diffdeblend.survey import FitSettings, write_stamps
+from diffdeblend.stamps import write_stamps
+from diffdeblend.survey import FitSettings
 from diffdeblend.survey.columns import arrow_schema, columns_of, row_columns
 from diffdeblend.survey.covariance import (
     flux_covariance,
@@ -387,7 +388,7 @@ def test_stamps_that_are_given_up_have_the_columns_of_all_others(tmp_path, prior
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diffdeblend.survey.fit_stamps.fit_batch", broken)
         others = replace(fitter, patient=True).fit(store.read(0, 3))
-    assert lose(job, Run(3, 6)).status == {"killed_worker": 3}
+    assert lose(store, fitter, job, Run(3, 6)).status == {"killed_worker": 3}
     found = read_part(part_path(tmp_path / "run", Run(3, 6)))
     assert ("latent" in found.column_names) == (prior is not None)
     assert ("flux_covariance" in found.column_names) == settings.covariance

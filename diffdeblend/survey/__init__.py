@@ -8,11 +8,6 @@ from diffdeblend.survey.engine import in_process as in_process
 from diffdeblend.survey.fit_survey import SurveyRun as SurveyRun
 from diffdeblend.survey.fit_survey import fit_survey as fit_survey
 from diffdeblend.survey.hats import write_hats as write_hats
-from diffdeblend.survey.make_stamps import make_stamps as make_stamps
 from diffdeblend.survey.settings import FitSettings as FitSettings
-from diffdeblend.survey.stamps import Stamps as Stamps
-from diffdeblend.survey.stamps import StampsHeader as StampsHeader
-from diffdeblend.survey.store import StampStore as StampStore
-from diffdeblend.survey.store import open_store as open_store
-from diffdeblend.survey.write_store import StampWriter as StampWriter
-from diffdeblend.survey.write_store import write_stamps as write_stamps
+from diffdeblend.survey.summary import summarise as summarise
+from diffdeblend.survey.summary import write_summary as write_summary

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from diffdeblend.deblend.catalog import FLAG_MEANINGS
 from diffdeblend.files import whole_file
+from diffdeblend.stamps.stamps import StampsHeader
 from diffdeblend.survey.catalog_files import arrow_rows, fits_writer, parquet_writer
 from diffdeblend.survey.columns import Column, columns_of
 from diffdeblend.survey.manifest import read_manifest
 from diffdeblend.survey.parts import FORMAT as PART_FORMAT
 from diffdeblend.survey.parts import Run, list_parts, read_part
 from diffdeblend.survey.source_rows import source_columns, source_rows, stamp_rows
-from diffdeblend.survey.stamps import StampsHeader
 from diffdeblend.survey.status import STATUS_MEANINGS
 
 if TYPE_CHECKING:

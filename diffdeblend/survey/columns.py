@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdeblend.deblend.catalog import FLAG_MEANINGS, SUPPORT_MEANINGS
-from diffdeblend.survey.stamps import StampsHeader
+from diffdeblend.stamps.stamps import StampsHeader
 from diffdeblend.survey.status import STATUS_MEANINGS
 
 if TYPE_CHECKING:

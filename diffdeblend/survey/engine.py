@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from diffdeblend.programs import keep_programs
+from diffdeblend.stamps.store import open_store
 from diffdeblend.survey.fit_runs import Done, fit_runs
 from diffdeblend.survey.job import Job, choose_programs
 from diffdeblend.survey.parts import Run
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import open_store
 
 
 class Workers(Protocol):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffdeblend.stamps.stamps import Stamps
+from diffdeblend.stamps.store import StampStore
 from diffdeblend.survey.fit_stamps import Fitter
 from diffdeblend.survey.parts import Run, write_part
-from diffdeblend.survey.stamps import Stamps
-from diffdeblend.survey.store import StampStore
 
 if TYPE_CHECKING:
     import pyarrow

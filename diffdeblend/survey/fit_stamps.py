@@ -11,9 +11,9 @@ from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.task import SOURCES, padded_to
 from diffdeblend.priors import DecoderPrior, ParametricPrior
 from diffdeblend.psf import SampledPSF
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.rows import n_latent_of, rows_of
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.stamps import Stamps, StampsHeader
 from diffdeblend.survey.status import Status
 
 if TYPE_CHECKING:

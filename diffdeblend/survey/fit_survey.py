@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdeblend.io.results import make_directory
+from diffdeblend.stamps.store import open_store
 from diffdeblend.survey.engine import Engine, Workers, in_process
 from diffdeblend.survey.finished import finished, sweep
 from diffdeblend.survey.fit_runs import Done
@@ -18,7 +19,6 @@ from diffdeblend.survey.parts import Run, part_about
 from diffdeblend.survey.plan import batches, gaps, limited, shard_of
 from diffdeblend.survey.retry import replace_rows, retried
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import open_store
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from diffdeblend.io.bundled import bundled_prior
 from diffdeblend.io.priors import load_prior
 from diffdeblend.priors import DecoderPrior
+from diffdeblend.stamps.store import StampStore, open_store
 from diffdeblend.survey.fit_stamps import Fitter, programs_for, psf_of
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import StampStore, open_store
 
 # The word that stands for the prior that comes with the package.
 TINY = "tiny"

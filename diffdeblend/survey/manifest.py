@@ -8,8 +8,8 @@ from typing import Any
 
 from diffdeblend.deblend.catalog import versions
 from diffdeblend.files import whole_file
+from diffdeblend.stamps.store import StampStore
 from diffdeblend.survey.settings import FitSettings, Programs
-from diffdeblend.survey.store import StampStore
 
 FORMAT, VERSION = "diffdeblend survey run", 1
 _NAME = "manifest.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffdeblend import __version__
 from diffdeblend.programs import keep_programs
+from diffdeblend.stamps.store import StampStore, open_store
 from diffdeblend.survey.dispatch import Piece
 from diffdeblend.survey.finished import look
 from diffdeblend.survey.fit_runs import Done, fit_runs
@@ -18,7 +19,6 @@ from diffdeblend.survey.parts import Run, write_part
 from diffdeblend.survey.placement import pin
 from diffdeblend.survey.settings import FitSettings, Programs
 from diffdeblend.survey.status import Status
-from diffdeblend.survey.store import StampStore, open_store
 
 
 class Held:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 
 def knows_sky(stamps: Stamps, header: StampsHeader) -> bool:

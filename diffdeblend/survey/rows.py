@@ -10,10 +10,10 @@ from diffdeblend.batch import Found
 from diffdeblend.batch.decoded_results import FoundDecoded
 from diffdeblend.deblend.catalog import SUPPORT_MEANINGS
 from diffdeblend.priors import DecoderPrior
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.columns import Column, arrow_schema, numpy_dtype, row_columns
 from diffdeblend.survey.covariance import flux_triangles
 from diffdeblend.survey.places import knows_sky, source_sky
-from diffdeblend.survey.stamps import Stamps, StampsHeader
 
 if TYPE_CHECKING:
     import pyarrow

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdeblend.quantities.magnitudes import magnitudes
+from diffdeblend.stamps.stamps import StampsHeader
 from diffdeblend.survey.columns import Column, covariance_column
 from diffdeblend.survey.covariance import own_triangles
-from diffdeblend.survey.stamps import StampsHeader
 
 if TYPE_CHECKING:
     import pyarrow

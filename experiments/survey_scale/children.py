@@ -40,7 +40,7 @@ def plan(store: str, batch: int) -> dict[str, float]:
     """Open a store and plan all of it: seconds of each step, and MiB before and after."""
     found: dict[str, float] = {}
     begun = time.perf_counter()
-    from diffdeblend.survey import open_store
+    from diffdeblend.stamps import open_store
     from diffdeblend.survey.parts import Run
     from diffdeblend.survey.plan import batches, gaps
 

@@ -12,7 +12,7 @@ from settings import Settings
 
 from diffdeblend.simulate import Blends, Catalog, Parts, Placed, get_survey, simulate
 from diffdeblend.simulate import synthetic_catalog as population
-from diffdeblend.survey import Stamps, StampsHeader, write_stamps
+from diffdeblend.stamps import Stamps, StampsHeader, write_stamps
 
 # Stamps that share a PSF; and its pixels, beyond which 1 % of the light of a star lies.
 _SHARE, _SIDE = 1024, 41

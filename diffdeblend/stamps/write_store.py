@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from diffdeblend.survey.check_store import check_format
-from diffdeblend.survey.layout import (
+from diffdeblend.stamps.check_store import check_format
+from diffdeblend.stamps.layout import (
     CHUNK,
     FORMAT,
     OPTIONAL,
@@ -22,7 +22,7 @@ from diffdeblend.survey.layout import (
     TRUTH,
     VERSION,
 )
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 # Sources of a stamp that chunks have room for, so that a store can be widened in place.
 _ROOM = 32

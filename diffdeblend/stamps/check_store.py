@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from diffdeblend.survey.chunk_files import chunk_files
-from diffdeblend.survey.layout import FORMAT, KINDS, OPTIONAL, PSF, REQUIRED, TRUTH, VERSION
-from diffdeblend.survey.stamps import StampsHeader
+from diffdeblend.stamps.chunk_files import chunk_files
+from diffdeblend.stamps.layout import FORMAT, KINDS, OPTIONAL, PSF, REQUIRED, TRUTH, VERSION
+from diffdeblend.stamps.stamps import StampsHeader
 
 _BLENDS = "diffdeblend blends"
 # Numbers of one array that are in memory at a time.

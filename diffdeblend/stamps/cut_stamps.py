@@ -10,8 +10,8 @@ from diffdeblend.batch.blend import Blend
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.stamps import psf_images
 from diffdeblend.sky import local_jacobian, sky_positions
-from diffdeblend.survey.layout import SHARD
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.layout import SHARD
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 # Of a PSF's light, what its image may lose where it has to be made smaller.
 _LOST = 0.01

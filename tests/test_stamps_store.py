@@ -13,10 +13,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffdeblend.survey import StampWriter, make_stamps, open_store, write_stamps, write_store
-from diffdeblend.survey import check_store as checks
-from diffdeblend.survey.layout import CHUNK, OPTIONAL, PSF, REQUIRED, SHARD, VERSION
-from diffdeblend.survey.stamps import Stamps
+from diffdeblend.stamps import StampWriter, make_stamps, open_store, write_stamps, write_store
+from diffdeblend.stamps import check_store as checks
+from diffdeblend.stamps.layout import CHUNK, OPTIONAL, PSF, REQUIRED, SHARD, VERSION
+from diffdeblend.stamps.stamps import Stamps
 
 N = SHARD + 200
 PSFS = 5

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffdeblend.exposure import ab_zero_point
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 
 def make_stamps(

@@ -13,10 +13,10 @@ import numpy as np
 
 from diffdeblend.exposure import ab_zero_point
 from diffdeblend.io import keywords
-from diffdeblend.survey.check_store import wrong
-from diffdeblend.survey.make_stamps import padded
-from diffdeblend.survey.stamp_store import check_run
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.check_store import wrong
+from diffdeblend.stamps.make_stamps import padded
+from diffdeblend.stamps.stamp_store import check_run
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 _TABLE, _TRUE = "STAMPS", "true_"
 # Of a larger file the fingerprint has so many blocks, evenly spread.

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from diffdeblend.survey.check_store import Opened, check_files, check_metadata, check_numbers
-from diffdeblend.survey.layout import PSF, TRUTH
-from diffdeblend.survey.stamp_store import check_run
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.check_store import Opened, check_files, check_metadata, check_numbers
+from diffdeblend.stamps.layout import PSF, TRUTH
+from diffdeblend.stamps.stamp_store import check_run
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 
 class ZarrStore:

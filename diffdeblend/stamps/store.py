@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from diffdeblend.survey.fits_store import open_fits
-from diffdeblend.survey.stamp_store import StampStore as StampStore
-from diffdeblend.survey.zarr_store import ZarrStore as ZarrStore
-from diffdeblend.survey.zarr_store import open_zarr
+from diffdeblend.stamps.fits_store import open_fits
+from diffdeblend.stamps.stamp_store import StampStore as StampStore
+from diffdeblend.stamps.zarr_store import ZarrStore as ZarrStore
+from diffdeblend.stamps.zarr_store import open_zarr
 
 
 def open_store(path: str | Path, *, checked: bool = False) -> StampStore:
     """A store of stamps, from its Zarr folder or its FITS file.
 
-    Of what is in them: STORE.md and `diffdeblend.survey.fits_store.open_fits`.
+    Of what is in them: STORE.md and `diffdeblend.stamps.fits_store.open_fits`.
 
     Everything that can be known without reading the pixels is checked: that all arrays are there,
     their sizes, that no file is missing or cut short, that ids are different.

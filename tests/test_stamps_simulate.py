@@ -8,8 +8,8 @@ import pytest
 
 from diffdeblend.cli import main
 from diffdeblend.simulate import read_blends
-from diffdeblend.survey import open_store
-from diffdeblend.survey.blend_stamps import stamps_of_blends
+from diffdeblend.stamps import open_store
+from diffdeblend.stamps.blend_stamps import stamps_of_blends
 
 SMALL = ["--bands", "g,r", "--stamp", "5", "--max-shift", "1", "--most", "3", "--quiet"]
 

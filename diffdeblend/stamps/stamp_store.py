@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 
 class StampStore(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from diffdeblend.survey import open_store
+from diffdeblend.stamps import open_store
 
 N, BANDS, SIZE = 7, 2, 6
 RNG = np.random.default_rng(2)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffdeblend.simulate.blends import Blends
-from diffdeblend.survey.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 # Numbers of the sources of one blend end before those of the next.
 _ROOM = 1_000_000
