@@ -47,6 +47,8 @@ def begin(made, out, where="2", **more):
     """A driver in a session of its own, as a terminal gives it one."""
     store, cache, _ = made
     preload = {PRELOAD: str(HERE / "survey_preload.py"), "SURVEY_SECONDS": "0.3"} | more
+    # A worker that takes longer than this to start again was given up for good.
+    preload = {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms"} | preload
     return subprocess.Popen(
         [sys.executable, HERE / "survey_driver.py", store, out, where, cache],
         stdout=subprocess.PIPE,

@@ -25,8 +25,8 @@ from diffdeblend.survey.parts import Run
 from diffdeblend.survey.placement import Place, places
 from diffdeblend.survey.settings import FitSettings, Programs
 
-# Seconds between two counts of the workers.
-_COUNTED = 2.0
+# Seconds between two counts of the workers; and without any of our own, until we give up.
+_COUNTED, _PATIENCE = 2.0, 600.0
 
 
 def on_cluster(workers: int | None = None, *, scheduler_file: str | Path | None = None) -> Engine:
@@ -96,7 +96,13 @@ def _local(own: Sequence[Place]) -> Iterator[Workers]:
         # Nannies set variables in this process, too.
         stack.callback(_restore, dict(os.environ))
         stack.enter_context(
-            config.set({"distributed.nanny.pre-spawn-environ": {**before, **common}})
+            config.set(
+                {
+                    "distributed.nanny.pre-spawn-environ": {**before, **common},
+                    # Else a worker that takes longer to start again would be given up for good.
+                    "distributed.deploy.lost-worker-timeout": "1 day",
+                }
+            )
         )
         programs = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="diffdeblend-", ignore_cleanup_errors=True)
@@ -146,6 +152,9 @@ class _DaskWorkers:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._flying: dict[str, tuple[Piece, Any]] = {}
         self._size, self._counted = 1, -_COUNTED
+        # Those of another's cluster may have to wait for a machine, for hours.
+        self._patience = float("inf") if programs is None else _PATIENCE
+        self._seen = time.monotonic()
         self._sent = 0
         self._job: Job | None = None
 
@@ -160,8 +169,13 @@ class _DaskWorkers:
             self.cancel()
 
     def size(self) -> int:
-        if time.monotonic() - self._counted > _COUNTED:
-            self._size, self._counted = len(self._client.nthreads()), time.monotonic()
+        now = time.monotonic()
+        if now - self._counted > _COUNTED:
+            self._size, self._counted = len(self._client.nthreads()), now
+        if self._size:
+            self._seen = now
+        elif now - self._seen > self._patience:
+            raise RuntimeError(f"no worker has come back for {self._patience:.0f} seconds.")
         return self._size
 
     def submit(self, piece: Piece) -> None:

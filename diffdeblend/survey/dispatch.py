@@ -21,6 +21,8 @@ _MOST, _SECONDS = 16, 10.0
 _CUT = 8
 # A stamp is given up when so many processes died of it, the last with nothing else in hand.
 _DEATHS = 3
+# Then its row is written without a fit; if that is the death of so many in all, the run stops.
+_MOST_DEATHS = 8
 # Seconds after which to look how many workers there are.
 _LOOK = 2.0
 
@@ -132,7 +134,7 @@ def dispatch(runs: Iterable[Run], pool: Pool) -> Iterator[Done]:
         if piece is not None:
             left = [run for run in piece.runs if run in open_runs]
             open_runs.difference_update(left)
-            if piece.lost and left and failure is None:
+            if piece.deaths >= _MOST_DEATHS and left and failure is None:
                 failure = RuntimeError(
                     f"stamp {left[0].start} of the store kills each process that reads it."
                 )
@@ -152,7 +154,9 @@ def _after_death(piece: Piece, left: list[Run], deaths: int) -> Iterator[Piece]:
     if len(left) > 1:
         yield from (Piece((run,), deaths) for run in left)
     elif len(first) == 1:
-        yield Piece((first,), deaths, alone=True, lost=piece.alone and deaths >= _DEATHS)
+        yield Piece(
+            (first,), deaths, alone=True, lost=piece.lost or (piece.alone and deaths >= _DEATHS)
+        )
     elif deaths == 1:
         # Once may be chance.
         yield Piece((first,), deaths)
