@@ -83,9 +83,9 @@ def test_a_fits_file_is_a_store(sound):
     # Whole numbers of all 63 bits.
     assert found.source_id[0].tolist() == [2**60 + 7, 2**60 + 8, 0]
     np.testing.assert_allclose(found.ra, np.linspace(10, 11, N)[2:6])
-    key, image = store.psf_at(4)
-    assert key == 4
-    np.testing.assert_array_equal(image, PSF[4].astype("f4"))
+    keys, images = store.psfs_at([4, 1, 4])
+    assert keys.tolist() == [1, 4]
+    np.testing.assert_array_equal(images, PSF[[1, 4]].astype("f4"))
     assert len(store.read(3, 3)) == 0
     with pytest.raises(ValueError, match="must be in order between 0 and 7"):
         store.read(0, 8)

@@ -132,18 +132,21 @@ def test_writing_in_any_runs_is_the_same_store(opened, stamps, tmp_path, cuts, c
     same(found.read(0, N), whole)
     # PSFs that come again are not written again.
     assert len(found.read(0, N).psf) == PSFS
-    assert [found.psf_at(k)[0] for k in (0, N - 1)] == [
-        int(found.read(k, k + 1).psf_key[0]) for k in (0, N - 1)
-    ]
+    assert found.psfs_at([0, N - 1])[0].tolist() == sorted(
+        {int(found.read(k, k + 1).psf_key[0]) for k in (0, N - 1)}
+    )
 
 
 def test_the_header_comes_back(opened, stamps):
     _, header = stamps
     assert opened.header == header
     assert header.zero_points == (30.0, 30.0)
-    key, image = opened.psf_at(700)
-    assert key in range(PSFS)
-    np.testing.assert_array_equal(image, stamps[0].psf[stamps[0].psf_index[700]])
+    keys, images = opened.psfs_at([700, 3, 700])
+    wanted = np.unique(stamps[0].psf_index[[700, 3]])
+    np.testing.assert_array_equal(images, stamps[0].psf[wanted])
+    assert len(keys) == len(wanted)
+    with pytest.raises(ValueError, match=f"`places` must be between 0 and {N - 1}"):
+        opened.psfs_at([N])
 
 
 def test_an_interrupted_writing_opens_and_goes_on(stamps, tmp_path):
@@ -412,7 +415,7 @@ def test_a_damaged_psf_loses_its_stamps(broken, stamps):
     found = open_store(broken, checked=True).read(0, 40)
     assert len(found.unreadable) == 40
     assert "`psf` cannot be read" in found.unreadable[3]
-    assert np.isnan(open_store(broken, checked=True).psf_at(3)[1]).all()
+    assert np.isnan(open_store(broken, checked=True).psfs_at([3])[1]).all()
 
 
 def test_a_run_outside_of_the_store_is_refused(opened):

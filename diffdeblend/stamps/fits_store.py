@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from diffdeblend.exposure import ab_zero_point
 from diffdeblend.io import keywords
 from diffdeblend.stamps.check_store import wrong
 from diffdeblend.stamps.make_stamps import padded
-from diffdeblend.stamps.stamp_store import check_run
+from diffdeblend.stamps.stamp_store import check_places, check_run
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 _TABLE, _TRUE = "STAMPS", "true_"
@@ -112,13 +112,17 @@ class FitsStore:
             },
         )
 
-    def psf_at(self, place: int) -> tuple[int, np.ndarray]:
-        """The key and the image, `(band, h, w)`, of the PSF of one stamp."""
-        check_run(place, place + 1, self.header.n_stamps)
+    def psfs_at(self, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The PSFs of some stamps, each once: keys, and images `(psf, band, h, w)`."""
+        check_places(places, self.header.n_stamps)
+        found = {}
         with _opened(self.path) as hdus:
-            rows = hdus[_TABLE].data[place : place + 1]
-            psf, _, key = self._psfs(hdus, place, place + 1, rows)
-        return int(key[0]), psf[0]
+            for place in places:
+                rows = hdus[_TABLE].data[place : place + 1]
+                psf, _, key = self._psfs(hdus, place, place + 1, rows)
+                found[int(key[0])] = psf[0]
+        keys = sorted(found)
+        return np.array(keys), np.stack([found[key] for key in keys])
 
     def fingerprint(self) -> str:
         """SHA-256 of the file; of one above 1 GiB, of 16384 blocks that are spread evenly."""

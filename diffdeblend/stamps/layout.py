@@ -38,3 +38,5 @@ KINDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("mask", "crowded"), _FLAGS),
     TRUTH: ("biuf", "real numbers"),
 }
+# These are large, if they have pixels; all others are small.
+PIXELS = ("image", "variance", "mask", PSF)

@@ -1,5 +1,6 @@
 """What every store of stamps can do, whatever its files are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,13 +27,25 @@ class StampStore(Protocol):
         """
         ...
 
-    def psf_at(self, place: int) -> tuple[int, np.ndarray]:
-        """The key and the image, `(band, h, w)`, of the PSF of one stamp."""
+    def psfs_at(self, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The PSFs of some stamps, each once: keys, and images `(psf, band, h, w)`.
+
+        NaN where an image cannot be read.
+        """
         ...
 
     def fingerprint(self) -> str:
         """SHA-256 of what tells this store from another, wherever it lies."""
         ...
+
+
+def check_places(places: Sequence[int], n_stamps: int) -> None:
+    """That stamps are in a store of so many.
+
+    **Raises:** `ValueError` if one is not.
+    """
+    if len(places) and not (min(places) >= 0 and max(places) < n_stamps):
+        raise ValueError(f"`places` must be between 0 and {n_stamps - 1}; got {list(places)}.")
 
 
 def check_run(start: int, stop: int, n_stamps: int) -> None:

@@ -15,6 +15,7 @@ from diffdeblend.stamps.layout import (
     CHUNK,
     FORMAT,
     OPTIONAL,
+    PIXELS,
     PSF,
     REQUIRED,
     SHARD,
@@ -30,7 +31,6 @@ _ROOM = 32
 _KNOWN = 4096
 # What all stamps of a store must agree in.
 _SHARED = ("bands", "pixel_scale", "zero_points", "unit", "oversampling")
-_PIXELS = ("image", "variance", "mask", PSF)
 
 
 class StampWriter:
@@ -198,7 +198,7 @@ class StampWriter:
         from zarr.codecs import BloscCodec, Crc32cCodec
 
         shape = values.shape[1:]
-        times = 1 if name in _PIXELS and values.ndim > 2 else SMALL
+        times = 1 if name in PIXELS and values.ndim > 2 else SMALL
         room = shape
         if _by_source(name):
             room = (-(-shape[0] // _ROOM) * _ROOM, *shape[1:])

@@ -1,14 +1,27 @@
 """A store of stamps in a Zarr folder, read run by run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffdeblend.stamps.check_store import Opened, check_files, check_metadata, check_numbers
-from diffdeblend.stamps.layout import PSF, TRUTH
-from diffdeblend.stamps.stamp_store import check_run
+from diffdeblend.stamps.layout import PIXELS, PSF, TRUTH
+from diffdeblend.stamps.stamp_store import check_places, check_run
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
+
+# Of an array with larger chunks nothing is kept.
+_MOST_KEPT = 65536
+
+
+class _Kept(NamedTuple):
+    """Rows of an array from `start` up to `stop`, and why some of them could not be read."""
+
+    start: int
+    stop: int
+    values: np.ndarray
+    broken: dict[int, str]
 
 
 class ZarrStore:
@@ -20,6 +33,8 @@ class ZarrStore:
     def __init__(self, opened: Opened, fingerprint: str | None = None):
         self.path, self.header = opened.path, opened.header
         self._opened, self._arrays, self._fingerprint = opened, opened.arrays, fingerprint
+        # Of small arrays the rows that were read last: each way to a file takes a millisecond.
+        self._kept: dict[str, _Kept] = {}
 
     def read(self, start: int, stop: int) -> Stamps:
         """The stamps from `start` up to `stop`.
@@ -54,16 +69,17 @@ class ZarrStore:
             unreadable=dict(sorted(broken.items())),
         )
 
-    def psf_at(self, place: int) -> tuple[int, np.ndarray]:
-        """The key and the image, `(band, h, w)`, of the PSF of one stamp.
+    def psfs_at(self, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The PSFs of some stamps, each once: keys, and images `(psf, band, h, w)`.
 
-        NaN where it cannot be read.
+        NaN where an image cannot be read.
         """
-        check_run(place, place + 1, self.header.n_stamps)
-        key = np.array([place])
+        check_places(places, self.header.n_stamps)
+        keys = np.asarray(places, np.int64)
         if "psf_index" in self._arrays:
-            key = self._rows("psf_index", place, place + 1, {}).astype(np.int64)
-        return int(key[0]), self._images(key)[0][0]
+            keys = np.asarray(self._arrays["psf_index"].oindex[keys], np.int64)
+        keys = np.unique(keys)
+        return keys, self._images(keys)[0]
 
     def fingerprint(self) -> str:
         """SHA-256 of attributes, metadata, and lengths and checksums of all chunks."""
@@ -73,6 +89,23 @@ class ZarrStore:
 
     def _rows(self, name: str, start: int, stop: int, broken: dict[int, str]) -> np.ndarray:
         """Rows of an array; those that cannot be read are added to `broken` by their place."""
+        array, n = self._arrays[name], self.header.n_stamps
+        chunk = array.chunks[0]
+        pixels = name in PIXELS and array.ndim > 2
+        if pixels or chunk > _MOST_KEPT or start == stop:
+            return self._read_rows(name, start, stop, broken)
+        kept = self._kept.get(name)
+        if kept is None or not kept.start <= start <= stop <= kept.stop:
+            low, high = start - start % chunk, min(n, -(-stop // chunk) * chunk)
+            bad: dict[int, str] = {}
+            values = self._read_rows(name, low, high, bad)
+            kept = self._kept[name] = _Kept(low, high, values, bad)
+        for place in range(start - kept.start, stop - kept.start) if kept.broken else ():
+            if place in kept.broken:
+                broken.setdefault(place + kept.start - start, kept.broken[place])
+        return kept.values[start - kept.start : stop - kept.start].copy()
+
+    def _read_rows(self, name: str, start: int, stop: int, broken: dict[int, str]) -> np.ndarray:
         array = self._arrays[name]
         try:
             return np.asarray(array[start:stop])

@@ -65,11 +65,7 @@ def choose_programs(store: StampStore, settings: FitSettings) -> Programs:
     """
     header = store.header
     places = np.unique(np.linspace(0, header.n_stamps - 1, _LOOKED_AT).astype(int))
-    images = {}
-    for place in places.tolist():
-        key, image = store.psf_at(place)
-        images[key] = image
-    psfs = [psf_of(image, header.oversampling) for image in images.values()]
+    psfs = [psf_of(image, header.oversampling) for image in store.psfs_at(places.tolist())[1]]
     sound = [psf for psf in psfs if not isinstance(psf, str)]
     if not sound:
         raise ValueError(f"`store`: none of its PSFs can be used: {psfs[0]}")
