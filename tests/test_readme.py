@@ -41,7 +41,7 @@ def test_shown_commands_are_understood(readme):
     shown = "\n".join(blocks(readme, "(?:bash|sh|console)")).replace("\\\n", " ")
     found = re.findall(
         r"(?:^|[\s/])diffdeblend "
-        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|train-prior|-).*)$",
+        r"((?:deblend|detect|measure|psf|subtract|coadd|simulate|score|train-prior|fit-survey|catalog|cut|-).*)$",
         shown,
         flags=re.MULTILINE,
     )
@@ -53,6 +53,7 @@ def test_shown_commands_are_understood(readme):
 
 # Each of these takes a quarter of a minute and has its own tests.
 LONG = ("deblend(", "fit(", "fit_batch(", "measure_blends(", "measure_bands(", "find_transients(")
+LONG += ("fit_survey(",)
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -35,8 +35,8 @@ class Settings:
     jitter: float = 0.3
     seed: int = 101
     batch: int = 256
-    timed: int = 5120
-    batch_timed: int = 128
+    timed: int = 7680
+    batch_timed: int = 256
     law: tuple[tuple[int, int], ...] = ((32, 1), (32, 2), (32, 4), (64, 1), (64, 2), (64, 4))
     law_stamps: int = 128
     pulls: int = 10_240
