@@ -441,6 +441,21 @@ def test_of_two_manifests_at_once_one_wins(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+def test_other_versions_that_go_on_are_told(tmp_path):
+    made = {
+        "settings": {"model": "point"},
+        "store": {"sha256": "a", "path": "a"},
+        "settings_sha256": "b",
+        "format": "diffdeblend survey run",
+        "version": 1,
+    }
+    keep_manifest(tmp_path, {**made, "versions": {"jax": "0.10.0", "numpy": "2.4"}})
+    with pytest.warns(UserWarning, match=r"begun with jax 0\.10\.0, now 0\.11\.0: numbers may"):
+        keep_manifest(tmp_path, {**made, "versions": {"jax": "0.11.0", "numpy": "2.4"}})
+    # As it was begun: nothing to be told of.
+    keep_manifest(tmp_path, {**made, "versions": {"jax": "0.10.0", "numpy": "2.4"}})
+
+
 def test_only_old_leftovers_are_swept(store, tmp_path):
     out = tmp_path / "out"
     run(store, out)

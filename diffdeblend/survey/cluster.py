@@ -175,7 +175,7 @@ class _DaskWorkers:
         if self._size:
             self._seen = now
         elif now - self._seen > self._patience:
-            raise RuntimeError(f"no worker has come back for {self._patience:.0f} seconds.")
+            raise ChildProcessError(f"no worker has come back for {self._patience:.0f} seconds.")
         return self._size
 
     def submit(self, piece: Piece) -> None:

@@ -10,6 +10,7 @@ from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.task import SOURCES, padded_to
 from diffdeblend.priors import DecoderPrior, ParametricPrior
+from diffdeblend.progress import one_line
 from diffdeblend.psf import SampledPSF
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.rows import n_latent_of, rows_of
@@ -221,8 +222,3 @@ def programs_for(header: StampsHeader, psfs: Sequence[Any], *, decodes: bool) ->
     # None for single sources alone: it would take long to compile, and be no faster.
     sources = [rung for rung in SOURCES if rung < most]
     return Programs(quality, fine, (*sizes, size), (*sources, padded_to(most, SOURCES)))
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
