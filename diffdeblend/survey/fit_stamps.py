@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # Fewer stamps than this never repay programs for more numbers of sources.
 _MANY = 256
-# Stamps much smaller than those of the store go through programs of their own.
-_LEAST_SIZE = 32
 # PSFs that are kept between batches, so that stamps that share one share its transform.
 _KEPT = 64
 # Fewer stamps than this may fail in the same way by chance, as neighbours in the store.
@@ -51,6 +49,8 @@ class Fitter:
 
     def __post_init__(self):
         self._models = models_of(self.prior, self.settings, self.header)
+        noise = self.header.noise_correlation
+        self._noise = None if noise is None else np.array(noise, np.float32)
 
     def fit(self, stamps: Stamps) -> "pyarrow.Table":
         """A row for every stamp."""
@@ -67,7 +67,7 @@ class Fitter:
                 status[place] = Status.NO_SOURCES
             else:
                 try:
-                    blends.append(blend_of(stamps, place, psfs[stamps.psf_index[place]]))
+                    blends.append(self._blend(stamps, place, int(count[place]), psfs))
                     places.append(place)
                 except ValueError as wrong:
                     status[place], error[place] = Status.BAD_INPUT, one_line(wrong)
@@ -106,6 +106,25 @@ class Fitter:
             covariance=self.settings.covariance,
             n_latent=n_latent_of(self.prior),
         )
+
+    def _blend(
+        self, stamps: Stamps, place: int, n_sources: int, psfs: Sequence[SampledPSF | str]
+    ) -> Blend:
+        """One of the stamps, checked.
+
+        **Raises:** `ValueError` for what cannot be fitted.
+        """
+        psf = psfs[stamps.psf_index[place]]
+        if isinstance(psf, str):
+            raise ValueError(psf)
+        mask = None if stamps.mask is None else stamps.mask[place] != 0
+        own = stamps.position[place, :n_sources]
+        blend = blend_of_arrays(
+            stamps.image[place], stamps.variance[place], psf, own, mask, self._noise
+        )
+        if not blend.weight.any():
+            raise ValueError("no pixel is used: all are masked, or not finite.")
+        return blend
 
     def _fitted(
         self, blends: Sequence[Blend], places: Sequence[int]
@@ -185,21 +204,6 @@ def models_of(prior: Any, settings: FitSettings, header: StampsHeader) -> dict[s
         "fallback": settings.fallback,
         "robust": settings.robust,
     }
-
-
-def blend_of(stamps: Stamps, place: int, psf: SampledPSF | str) -> Blend:
-    """One of the stamps, checked.
-
-    **Raises:** `ValueError` for what cannot be fitted.
-    """
-    if isinstance(psf, str):
-        raise ValueError(psf)
-    mask = None if stamps.mask is None else stamps.mask[place] != 0
-    own = stamps.position[place, : stamps.n_sources()[place]]
-    blend = blend_of_arrays(stamps.image[place], stamps.variance[place], psf, own, mask)
-    if not blend.weight.any():
-        raise ValueError("no pixel is used: all are masked, or not finite.")
-    return blend
 
 
 def psf_of(image: np.ndarray, oversampling: int) -> SampledPSF | str:
