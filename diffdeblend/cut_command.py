@@ -45,11 +45,6 @@ def run_cut(chosen: argparse.Namespace, progress: Progress) -> None:
             return
         progress.begin("read")
         exposure = read_exposure(files, chosen)
-        if exposure.noise_correlation is not None:
-            progress.say(
-                "diffdeblend: warning: stamps are fitted as if the noise of pixels were "
-                "independent, and that of INPUT is correlated"
-            )
         if chosen.positions is None and files[0].suffix.lower() != ".npz":
             progress.begin("detect")
         positions, ids, off = _sources(files, exposure, chosen)

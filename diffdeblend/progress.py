@@ -108,15 +108,7 @@ def bar(total: int, out: Any = None) -> Any:
 
     Called with None it ends.
     """
-    from tqdm import tqdm
-
-    shown = tqdm(
-        total=total,
-        unit="blend",
-        file=out,
-        dynamic_ncols=True,
-        disable=True if out is None else None,
-    )
+    shown = _bar_of(total, "blend", out)
 
     def report(finished: int | None) -> None:
         if finished is None:
@@ -125,6 +117,14 @@ def bar(total: int, out: Any = None) -> Any:
             shown.update(finished - shown.n)
 
     return report
+
+
+def _bar_of(total: int | None, unit: str, out: Any) -> Any:
+    """A bar on a stream; none where that is no terminal."""
+    from tqdm import tqdm
+
+    hidden = True if out is None else None
+    return tqdm(total=total, unit=unit, file=out, dynamic_ncols=True, disable=hidden)
 
 
 def blend_bar(total: int | None = None, out: Any = None) -> Any:
@@ -155,15 +155,7 @@ def step_bar(total: int, chunk: int, out: Any = None) -> Any:
 
     Called with None it ends.
     """
-    from tqdm import tqdm
-
-    shown = tqdm(
-        total=total,
-        unit="step",
-        file=out,
-        dynamic_ncols=True,
-        disable=True if out is None else None,
-    )
+    shown = _bar_of(total, "step", out)
     begun = False
 
     def report(step: int | None, loss: float = 0.0, validation_loss: float = 0.0) -> None:
@@ -205,15 +197,7 @@ def survey_bar(total: int | None = None, out: Any = None) -> Any:
     `report` is called with each finished batch and the number of stamps that are wanted now, as
     `fit_survey` does. Called with None it ends.
     """
-    from tqdm import tqdm
-
-    shown = tqdm(
-        total=total,
-        unit="stamp",
-        file=out,
-        dynamic_ncols=True,
-        disable=True if out is None else None,
-    )
+    shown = _bar_of(total, "stamp", out)
     begun = False
     failed: Counter[str] = Counter()
 

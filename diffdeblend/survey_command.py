@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from diffdeblend.commands import warnings_in_a_line
 from diffdeblend.prior_inputs import check_options
 from diffdeblend.progress import Progress, survey_bar
 from diffdeblend.survey import FitSettings, fit_survey, in_process, on_cluster
@@ -22,6 +23,11 @@ def run_survey(chosen: argparse.Namespace, progress: Progress) -> None:
 
     **Raises:** `ValueError`, `OSError` or `ImportError`, worded for a user.
     """
+    with progress.listening(), warnings_in_a_line(progress):
+        _run(chosen, progress)
+
+
+def _run(chosen: argparse.Namespace, progress: Progress) -> None:
     out = Path(chosen.out)
     progress.begin("plan")
     bar = survey_bar(out=None if chosen.quiet else sys.stderr)

@@ -8,7 +8,7 @@ import pytest
 
 from diffdeblend.cli import main
 from diffdeblend.simulate import read_blends
-from diffdeblend.stamps import open_store
+from diffdeblend.stamps import StampWriter, open_store, write_stamps
 from diffdeblend.stamps.blend_stamps import stamps_of_blends
 
 SMALL = ["--bands", "g,r", "--stamp", "5", "--max-shift", "1", "--most", "3", "--quiet"]
@@ -87,9 +87,16 @@ def test_a_source_outside_comes_last_and_has_no_position(blends):
     assert stamps.source_id[k, n - 1] == 0
 
 
-def test_correlated_noise_is_refused(blends):
-    with pytest.raises(ValueError, match="`blends` have correlated noise"):
-        stamps_of_blends(replace(blends, noise_correlation=np.ones((2, 1, 1))))
+def test_correlated_noise_comes_along(blends, tmp_path):
+    row = np.array([0.3, 1.0, 0.3])
+    noise = np.stack([np.outer(row, row)] * len(blends.bands))
+    stamps, header = stamps_of_blends(replace(blends, noise_correlation=noise))
+    write_stamps(stamps, header, tmp_path / "s.zarr")
+    found = open_store(tmp_path / "s.zarr").header.noise_correlation
+    np.testing.assert_array_equal(np.array(found), noise)
+    assert stamps_of_blends(blends)[1].noise_correlation is None
+    with pytest.raises(ValueError, match="another `noise_correlation` than the store"):
+        StampWriter(tmp_path / "s.zarr", replace(header, noise_correlation=None), append=True)
 
 
 def test_stamps_are_of_one_survey(tmp_path, capsys):

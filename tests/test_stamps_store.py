@@ -272,6 +272,10 @@ BREAKS = {
     "scale": (lambda p: attributes(p, pixel_scale=-1), "`pixel_scale` -1; it needs a positive"),
     "points": (lambda p: attributes(p, zero_points=[1]), "`zero_points` .1.; it needs 2 numbers"),
     "unit": (lambda p: attributes(p, unit=3), "attribute `unit` 3; it needs a text"),
+    "noise": (
+        lambda p: attributes(p, noise_correlation=[[[1.0, 2.0, 1.0]]] * 2),
+        "is refused: `noise_correlation` must be largest at the centre",
+    ),
     "oversampling": (lambda p: attributes(p, oversampling=0), "`oversampling` 0; it needs a whole"),
     "finished": (lambda p: attributes(p, finished=9999), "`finished` 9999, and arrays of only"),
     "empty": (lambda p: attributes(p, finished=0), "holds no stamps yet"),

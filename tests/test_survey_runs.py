@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from survey_run import make_found
 from survey_stars import SETTINGS, N, make_stars, rows, same, write_stars
 
+from diffdeblend.stamps import open_store, write_stamps
 from diffdeblend.survey import fit_survey, on_cluster
 from diffdeblend.survey.dispatch import Event, dispatch
 from diffdeblend.survey.engine import in_process
@@ -439,6 +440,40 @@ def test_of_two_manifests_at_once_one_wins(tmp_path, monkeypatch):
     assert results[won] == won
     assert "other settings" in results[lost]
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_fits_know_that_noise_is_correlated(store, tmp_path, monkeypatch):
+    opened = open_store(store)
+    noise = (((0.2, 1.0, 0.2),),)
+    seen = []
+
+    def looked_at(blends, **options):
+        seen.extend(blend.noise_correlation for blend in blends)
+        return made_up(blends, **options)
+
+    monkeypatch.setattr("diffdeblend.survey.fit_stamps.fit_batch", looked_at)
+    for known in (None, noise):
+        path = tmp_path / f"{known is None}.zarr"
+        write_stamps(opened.read(0, 4), replace(opened.header, noise_correlation=known), path)
+        assert open_store(path).header.noise_correlation == known
+        run(path, tmp_path / f"{known is None}")
+    assert seen[:4] == [None] * 4
+    np.testing.assert_allclose(np.array(seen[4:]), np.broadcast_to(noise, (4, 1, 1, 3)))
+
+
+def test_other_versions_that_go_on_are_told(tmp_path):
+    made = {
+        "settings": {"model": "point"},
+        "store": {"sha256": "a", "path": "a"},
+        "settings_sha256": "b",
+        "format": "diffdeblend survey run",
+        "version": 1,
+    }
+    keep_manifest(tmp_path, {**made, "versions": {"jax": "0.10.0", "numpy": "2.4"}})
+    with pytest.warns(UserWarning, match=r"begun with jax 0\.10\.0, now 0\.11\.0: numbers may"):
+        keep_manifest(tmp_path, {**made, "versions": {"jax": "0.11.0", "numpy": "2.4"}})
+    # As it was begun: nothing to be told of.
+    keep_manifest(tmp_path, {**made, "versions": {"jax": "0.10.0", "numpy": "2.4"}})
 
 
 def test_only_old_leftovers_are_swept(store, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffdeblend.simulate.blends import Blends
-from diffdeblend.stamps.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, nested
 
 # Numbers of the sources of one blend end before those of the next.
 _ROOM = 1_000_000
@@ -19,11 +19,7 @@ def stamps_of_blends(blends: Blends, first: int = 0) -> tuple[Stamps, StampsHead
     the others, with its truth and without a position. The stamps have no place on the sky.
 
     - `first`: number of the first blend.
-
-    **Raises:** `ValueError` for correlated noise, which a store of stamps has no place for.
     """
-    if blends.noise_correlation is not None:
-        raise ValueError("`blends` have correlated noise; stamps are of independent pixels.")
     n = blends.n_blends
     blend = np.asarray(blends.truth["blend"])
     outside = np.asarray(blends.truth["outside"], bool)
@@ -71,5 +67,6 @@ def stamps_of_blends(blends: Blends, first: int = 0) -> tuple[Stamps, StampsHead
         pixel_scale=float(blends.survey.pixel_scale),
         zero_points=tuple(map(float, blends.survey.zero_points)),
         unit="electron",
+        noise_correlation=nested(blends.noise_correlation),
     )
     return stamps, header

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from diffdeblend.noise import checked_noise_correlation
 from diffdeblend.stamps.chunk_files import chunk_files
 from diffdeblend.stamps.layout import FORMAT, KINDS, OPTIONAL, PSF, REQUIRED, TRUTH, VERSION
-from diffdeblend.stamps.stamps import StampsHeader
+from diffdeblend.stamps.stamps import NestedTuples, StampsHeader, nested
 
 _BLENDS = "diffdeblend blends"
 # Numbers of one array that are in memory at a time.
@@ -80,6 +81,7 @@ def check_metadata(path: Path) -> Opened:
         zero_points=_zero_points(path, attributes, len(bands)),
         unit=_text(path, attributes, "unit"),
         oversampling=_count(path, attributes, "oversampling", ()) or 1,
+        noise_correlation=_noise(path, attributes, len(bands)),
     )
     return Opened(path, attributes, header, arrays, n_psfs)
 
@@ -304,6 +306,16 @@ def _zero_points(
             "or null.",
         )
     return tuple(map(float, values))
+
+
+def _noise(path: Path, attributes: Mapping[str, Any], n_bands: int) -> NestedTuples | None:
+    value = attributes.get("noise_correlation")
+    if value is None:
+        return None
+    try:
+        return nested(checked_noise_correlation(value, n_bands))
+    except ValueError as error:
+        raise wrong(path, f"has an attribute that is refused: {error}") from error
 
 
 def _text(path: Path, attributes: Mapping[str, Any], name: str) -> str:

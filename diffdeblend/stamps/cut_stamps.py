@@ -6,12 +6,12 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffdeblend.batch.blend import Blend
+from diffdeblend.batch.blend import Blend, noise_of
 from diffdeblend.exposure import Exposure
 from diffdeblend.io.stamps import psf_images
 from diffdeblend.sky import local_jacobian, sky_positions
 from diffdeblend.stamps.layout import SHARD
-from diffdeblend.stamps.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, nested
 
 # Of a PSF's light, what its image may lose where it has to be made smaller.
 _LOST = 0.01
@@ -59,6 +59,7 @@ def header_of_cut(exposure: Exposure, size: int, blends: Sequence[Blend]) -> Sta
         pixel_scale=None if header.pixel_scale is None else round(header.pixel_scale, 5),
         zero_points=header.zero_points,
         unit=header.unit,
+        noise_correlation=nested(noise_of(exposure)),
     )
 
 

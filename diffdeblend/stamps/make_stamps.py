@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from diffdeblend.exposure import ab_zero_point
-from diffdeblend.stamps.stamps import Stamps, StampsHeader
+from diffdeblend.noise import checked_noise_correlation
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, nested
 
 
 def make_stamps(
@@ -29,6 +30,7 @@ def make_stamps(
     zero_points: float | Sequence[float] | None = None,
     unit: str = "",
     oversampling: int = 1,
+    noise_correlation: Any = None,
 ) -> tuple[Stamps, StampsHeader]:
     """Stamps from plain arrays, with what they share: what `write_stamps` takes.
 
@@ -52,6 +54,7 @@ def make_stamps(
     - `pixel_scale`: arcseconds. `zero_points`: AB magnitude of one unit of flux, of each band or
         one for all; by default that of the `unit`, where it is a flux density. `oversampling`: of
         the images of `psf`.
+    - `noise_correlation`: as in `make_exposure`, the same for all stamps.
 
     **Raises:** `ValueError` that names the argument, what it was and what is accepted.
     """
@@ -97,6 +100,9 @@ def make_stamps(
         zero_points=_zero_points(zero_points, unit, len(names)),
         unit=unit,
         oversampling=_oversampling(oversampling),
+        noise_correlation=None
+        if noise_correlation is None
+        else nested(checked_noise_correlation(noise_correlation, len(names))),
     )
     return stamps, header
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+
+# Of an array of three axes: a header is compared, and written as JSON.
+NestedTuples = tuple[tuple[tuple[float, ...], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,8 @@ class StampsHeader:
         None. `unit`: of flux, as astropy reads it; empty for plain counts.
     - `n_stamps`: how many there are. `most_sources`: of a stamp.
     - `oversampling`: samples of the PSF's images a pixel, on each axis.
+    - `noise_correlation`: of the noise of neighbouring pixels, `(band, h, w)` in nested tuples, as
+        in `Exposure`; None where pixels are independent.
     """
 
     bands: tuple[str, ...]
@@ -26,11 +32,19 @@ class StampsHeader:
     zero_points: tuple[float, ...] | None = None
     unit: str = ""
     oversampling: int = 1
+    noise_correlation: NestedTuples | None = None
 
     @property
     def n_bands(self) -> int:
         """Number of bands."""
         return len(self.bands)
+
+
+def nested(values: Any) -> NestedTuples | None:
+    """An array of three axes, or nested lists, as nested tuples; None stays None."""
+    if values is None:
+        return None
+    return tuple(tuple(tuple(map(float, row)) for row in plane) for plane in values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ _ROOM = 32
 # Images of PSFs that are known again.
 _KNOWN = 4096
 # What all stamps of a store must agree in.
-_SHARED = ("bands", "pixel_scale", "zero_points", "unit", "oversampling")
+_SHARED = ("bands", "pixel_scale", "zero_points", "unit", "oversampling", "noise_correlation")
 
 
 class StampWriter:
@@ -319,6 +319,8 @@ def _opened(path: Path, shared: dict[str, Any]) -> Any:
     attributes = dict(root.attrs)
     for name, value in shared.items():
         if attributes.get(name) != value:
+            if name == "noise_correlation":
+                raise ValueError(f"`header` has another `{name}` than the store at {str(path)!r}.")
             raise ValueError(
                 f"`header` has `{name}` {value!r}, and the store at {str(path)!r} "
                 f"{attributes.get(name)!r}."

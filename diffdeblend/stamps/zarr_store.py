@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffdeblend.progress import one_line
 from diffdeblend.stamps.check_store import Opened, check_files, check_metadata, check_numbers
 from diffdeblend.stamps.layout import PIXELS, PSF, TRUTH
 from diffdeblend.stamps.stamp_store import check_places, check_run
@@ -112,7 +113,9 @@ class ZarrStore:
         # Codecs have no common exception.
         except Exception as error:
             if name == "id":
-                raise ValueError(f"`store`: {str(self.path)!r}: no ids: {_line(error)}") from error
+                raise ValueError(
+                    f"`store`: {str(self.path)!r}: no ids: {one_line(error)}"
+                ) from error
         floats = array.dtype.kind == "f"
         values = np.full((stop - start, *array.shape[1:]), np.nan if floats else 0, array.dtype)
         chunk = array.chunks[0]
@@ -122,7 +125,7 @@ class ZarrStore:
                 values[a - start : b - start] = array[a:b]
             except Exception as error:
                 for place in range(a - start, b - start):
-                    broken.setdefault(place, f"`{name}` cannot be read: {_line(error)}")
+                    broken.setdefault(place, f"`{name}` cannot be read: {one_line(error)}")
         return values
 
     def _source_ids(self, start: int, stop: int, found: np.ndarray | None) -> np.ndarray:
@@ -157,7 +160,7 @@ class ZarrStore:
             try:
                 images[places] = array.oindex[key[places]]
             except Exception as error:
-                why = f"`psf` cannot be read: {_line(error)}"
+                why = f"`psf` cannot be read: {one_line(error)}"
                 lost |= dict.fromkeys(places.tolist(), why)
         return images, lost
 
@@ -170,7 +173,3 @@ def open_zarr(path: Path, *, checked: bool = False) -> ZarrStore:
     fingerprint = check_files(opened)
     check_numbers(opened)
     return ZarrStore(opened, fingerprint)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffdeblend.deblend.catalog import FLAG_MEANINGS
 from diffdeblend.files import whole_file
-from diffdeblend.stamps.stamps import StampsHeader
+from diffdeblend.stamps.stamps import StampsHeader, nested
 from diffdeblend.survey.catalog_files import arrow_rows, fits_writer, parquet_writer
 from diffdeblend.survey.columns import Column, columns_of
 from diffdeblend.survey.manifest import read_manifest
@@ -139,6 +139,7 @@ def header_of(manifest: Mapping[str, Any]) -> StampsHeader:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in manifest["store"]["header"].items()
     }
+    told["noise_correlation"] = nested(told.get("noise_correlation"))
     return StampsHeader(**told)
 
 

@@ -135,14 +135,16 @@ def dispatch(runs: Iterable[Run], pool: Pool) -> Iterator[Done]:
             left = [run for run in piece.runs if run in open_runs]
             open_runs.difference_update(left)
             if piece.deaths >= _MOST_DEATHS and left and failure is None:
-                failure = RuntimeError(
+                failure = ChildProcessError(
                     f"stamp {left[0].start} of the store kills each process that reads it."
                 )
             elif left and event.deaths:
                 for smaller in _after_death(piece, left, event.deaths):
                     (suspects if smaller.alone else again).append(smaller)
             elif left and failure is None:
-                failure = RuntimeError(f"stamps {left[0].start} to {left[0].stop} were not fitted.")
+                failure = ChildProcessError(
+                    f"stamps {left[0].start} to {left[0].stop} were not fitted."
+                )
     if failure is not None:
         raise failure
 

@@ -59,6 +59,7 @@ def fit_runs(
         own = next(waiting, None)
         coming = None if own is None else reader.submit(read, own)
         before: tuple[Run, Mapping[str, int], dict[str, float], Future] | None = None
+        first = True
         while own is not None and coming is not None:
             begun = time.perf_counter()
             stamps, reading = coming.result()
@@ -71,7 +72,11 @@ def fit_runs(
                 yield _done(*before)
             seconds = {"read": reading, "wait": arrived - begun, "fit": fitted - arrived}
             status = Counter(table.column("status").to_pylist())
-            before = own, status, seconds, writer.submit(write, table, own)
+            finished = own, status, seconds, writer.submit(write, table, own)
+            # The first is told of at once: whoever waits sees that it works.
+            if first:
+                yield _done(*finished)
+            before, first = None if first else finished, False
             own = after
         if before is not None:
             yield _done(*before)

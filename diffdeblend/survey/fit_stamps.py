@@ -10,6 +10,7 @@ from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.task import SOURCES, padded_to
 from diffdeblend.priors import DecoderPrior, ParametricPrior
+from diffdeblend.progress import one_line
 from diffdeblend.psf import SampledPSF
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
 from diffdeblend.survey.rows import n_latent_of, rows_of
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 # Fewer stamps than this never repay programs for more numbers of sources.
 _MANY = 256
-# Stamps much smaller than those of the store go through programs of their own.
-_LEAST_SIZE = 32
 # PSFs that are kept between batches, so that stamps that share one share its transform.
 _KEPT = 64
 # Fewer stamps than this may fail in the same way by chance, as neighbours in the store.
@@ -50,6 +49,8 @@ class Fitter:
 
     def __post_init__(self):
         self._models = models_of(self.prior, self.settings, self.header)
+        noise = self.header.noise_correlation
+        self._noise = None if noise is None else np.array(noise, np.float32)
 
     def fit(self, stamps: Stamps) -> "pyarrow.Table":
         """A row for every stamp."""
@@ -66,7 +67,7 @@ class Fitter:
                 status[place] = Status.NO_SOURCES
             else:
                 try:
-                    blends.append(blend_of(stamps, place, psfs[stamps.psf_index[place]]))
+                    blends.append(self._blend(stamps, place, int(count[place]), psfs))
                     places.append(place)
                 except ValueError as wrong:
                     status[place], error[place] = Status.BAD_INPUT, one_line(wrong)
@@ -105,6 +106,25 @@ class Fitter:
             covariance=self.settings.covariance,
             n_latent=n_latent_of(self.prior),
         )
+
+    def _blend(
+        self, stamps: Stamps, place: int, n_sources: int, psfs: Sequence[SampledPSF | str]
+    ) -> Blend:
+        """One of the stamps, checked.
+
+        **Raises:** `ValueError` for what cannot be fitted.
+        """
+        psf = psfs[stamps.psf_index[place]]
+        if isinstance(psf, str):
+            raise ValueError(psf)
+        mask = None if stamps.mask is None else stamps.mask[place] != 0
+        own = stamps.position[place, :n_sources]
+        blend = blend_of_arrays(
+            stamps.image[place], stamps.variance[place], psf, own, mask, self._noise
+        )
+        if not blend.weight.any():
+            raise ValueError("no pixel is used: all are masked, or not finite.")
+        return blend
 
     def _fitted(
         self, blends: Sequence[Blend], places: Sequence[int]
@@ -186,21 +206,6 @@ def models_of(prior: Any, settings: FitSettings, header: StampsHeader) -> dict[s
     }
 
 
-def blend_of(stamps: Stamps, place: int, psf: SampledPSF | str) -> Blend:
-    """One of the stamps, checked.
-
-    **Raises:** `ValueError` for what cannot be fitted.
-    """
-    if isinstance(psf, str):
-        raise ValueError(psf)
-    mask = None if stamps.mask is None else stamps.mask[place] != 0
-    own = stamps.position[place, : stamps.n_sources()[place]]
-    blend = blend_of_arrays(stamps.image[place], stamps.variance[place], psf, own, mask)
-    if not blend.weight.any():
-        raise ValueError("no pixel is used: all are masked, or not finite.")
-    return blend
-
-
 def psf_of(image: np.ndarray, oversampling: int) -> SampledPSF | str:
     """A PSF from its image, or what is wrong with it."""
     if not np.isfinite(image).all():
@@ -221,8 +226,3 @@ def programs_for(header: StampsHeader, psfs: Sequence[Any], *, decodes: bool) ->
     # None for single sources alone: it would take long to compile, and be no faster.
     sources = [rung for rung in SOURCES if rung < most]
     return Programs(quality, fine, (*sizes, size), (*sources, padded_to(most, SOURCES)))
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,6 +1,7 @@
 """What a run was made of: `manifest.json`, which lets no other run into the same folder."""
 
 import json
+import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,8 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
 def keep_manifest(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of a new run, or see that it is the one that is there; returns that.
 
+    Warns where other versions of packages go on than have begun.
+
     **Raises:** `ValueError` if the folder is of another store, or of other settings.
     """
     there = read_manifest(out)
@@ -86,5 +89,16 @@ def keep_manifest(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"`out`: {str(out)!r} was made with other settings "
             f"({'; '.join(told) or 'another file of the prior'}); give another folder."
+        )
+    changed = [
+        f"{package} {there['versions'].get(package)}, now {version}"
+        for package, version in wanted["versions"].items()
+        if there["versions"].get(package) != version
+    ]
+    if changed:
+        warnings.warn(
+            f"the run in {str(out)!r} was begun with {'; '.join(changed)}: numbers may differ from "
+            "those of the parts that are there, in the last digits or by more.",
+            stacklevel=2,
         )
     return there

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Always: the first silences an error that XLA reports for each program from its cache; threads of
-# OpenBLAS spin against those of XLA.
-_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
+# OpenBLAS spin against those of XLA; Dask's profiler looks at the fit a hundred times a second.
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "OPENBLAS_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 
 
 @dataclass(frozen=True)
