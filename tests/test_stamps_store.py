@@ -273,7 +273,7 @@ BREAKS = {
     "points": (lambda p: attributes(p, zero_points=[1]), "`zero_points` .1.; it needs 2 numbers"),
     "unit": (lambda p: attributes(p, unit=3), "attribute `unit` 3; it needs a text"),
     "noise": (
-        lambda p: attributes(p, noise_correlation=[[[1.0, 2.0, 1.0]]] * 2),
+        lambda p: attributes(p, noise_correlation=[[[2.0, 1.0, 2.0]]] * 2),
         "is refused: `noise_correlation` must be largest at the centre",
     ),
     "oversampling": (lambda p: attributes(p, oversampling=0), "`oversampling` 0; it needs a whole"),
