@@ -18,7 +18,7 @@ examples:
   diffdeblend catalog run survey.hats
 
 what is written:
-  .parquet  for pyarrow, pandas, polars and, with pandas, astropy; units and descriptions stand with the columns
+  .parquet  for pyarrow, pandas, polars, and astropy if pandas is there; with units and descriptions
   .fits     the same for TOPCAT and astropy; a row a stamp goes without lists
   .hats     a folder for LSDB, divided by places on the sky; needs the package hats-import
 
