@@ -1,7 +1,6 @@
 """The command `diffdeblend`: from files to files."""
 
 import argparse
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from diffdeblend import __version__
 from diffdeblend.blend_options import add_score, add_simulate
 from diffdeblend.catalog_options import add_catalog
 from diffdeblend.coadd_options import add_coadd
+from diffdeblend.cores import collect_seldom
 from diffdeblend.cut_options import add_cut
 from diffdeblend.deblend_options import add_deblend
 from diffdeblend.detect_options import add_detect
@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """`main` as a process of its own."""
-    # Tracing makes millions of objects that stay: to look for garbage among them took a fifth of
-    # the time to the first result.
-    gc.set_threshold(50_000, 20, 100)
+    collect_seldom()
     code = main()
     if code == 130:
         # Threads of XLA that still compile cannot be stopped; to end the interpreter around them

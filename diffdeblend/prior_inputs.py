@@ -2,16 +2,12 @@
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from diffdeblend.exposure import Exposure
-from diffdeblend.io.bundled import bundled_prior
+from diffdeblend.io.bundled import named_prior_file
 from diffdeblend.io.priors import load_prior
 from diffdeblend.priors import DecoderPrior, ParametricPrior
-
-# The word that stands for the prior that comes with the package.
-TINY = "tiny"
 
 
 def prior_of(chosen: argparse.Namespace) -> DecoderPrior | ParametricPrior | None:
@@ -23,10 +19,7 @@ def prior_of(chosen: argparse.Namespace) -> DecoderPrior | ParametricPrior | Non
     check_options(chosen)
     if chosen.prior is None:
         return None
-    if chosen.prior == TINY and not Path(TINY).exists():
-        prior = bundled_prior()
-    else:
-        prior = load_prior(chosen.prior)
+    prior = load_prior(named_prior_file(chosen.prior))
     if isinstance(prior, ParametricPrior):
         for option in ("--no-fallback", "--robust"):
             if getattr(chosen, option[2:].replace("-", "_")):

@@ -75,7 +75,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
     drawing, warned = 0.0, 0
     report = bar(chosen.n, None if chosen.quiet else sys.stderr)
     report(start)
-    shown: Blends | None = None
+    shown: dict[str, Blends] = {}
     with ExitStack() as writing:
         write = _stamps_into(path, settings, writing) if chosen.format == "stamps" else None
         for low in range(start, chosen.n, chosen.batch):
@@ -99,7 +99,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
             else:
                 (blends,) = batch.values()
                 write(blends, low)
-                shown = shown or blends.select(slice(0, _SHOWN))
+                shown = shown or {blends.survey.name: blends.select(slice(0, _SHOWN))}
             report(min(chosen.n, low + chosen.batch))
     report(None)
     if warned:
@@ -108,7 +108,7 @@ def run_simulate(chosen: argparse.Namespace, progress: Progress) -> None:
             "column `outside` of the truth says which."
         )
     progress.begin("figure")
-    found = {b.survey.name: b for b in [shown] if b} or read_surveys(path, 0, min(chosen.n, _SHOWN))
+    found = shown or read_surveys(path, 0, min(chosen.n, _SHOWN))
     written = _figure(next(iter(found.values())), path)
     progress.end()
     seconds = time.perf_counter() - begun

@@ -327,6 +327,13 @@ def _meta(header: Header) -> dict[str, Any]:
         "zero_points": None if header.zero_points is None else list(header.zero_points),
         "flux_unit": header.unit,
         "pixel_scale": header.pixel_scale,
+        **what_numbers_mean(),
+    }
+
+
+def what_numbers_mean() -> dict[str, Any]:
+    """Of errors and flags, for the `meta` of a catalogue."""
+    return {
         "errors": "one standard deviation, marginal over all other numbers of the fit",
         "flags": {
             str(flag.name): {"value": flag.value, "meaning": text}

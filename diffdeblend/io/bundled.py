@@ -6,6 +6,8 @@ from typing import Any
 from diffdeblend.io.priors import load_prior
 
 _NAME = "tiny_prior.eqx"
+# The word that stands for it.
+TINY = "tiny"
 
 
 def bundled_prior_file() -> Path:
@@ -30,3 +32,11 @@ def bundled_prior() -> Any:
     **Raises:** `ValueError` if it was not installed.
     """
     return load_prior(bundled_prior_file())
+
+
+def named_prior_file(word: str) -> Path:
+    """A prior's file by its path; for `tiny` that of the one that comes with the package.
+
+    **Raises:** `ValueError` if it was not installed.
+    """
+    return bundled_prior_file() if word == TINY and not Path(TINY).exists() else Path(word)

@@ -15,8 +15,8 @@ from diffdeblend.exposure import ab_zero_point
 from diffdeblend.io import keywords
 from diffdeblend.stamps.check_store import wrong
 from diffdeblend.stamps.make_stamps import padded
-from diffdeblend.stamps.stamp_store import check_places, check_run
-from diffdeblend.stamps.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamp_store import check_places, check_run, counted_sources
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, has_position
 
 _TABLE, _TRUE = "STAMPS", "true_"
 # Of a larger file the fingerprint has so many blocks, evenly spread.
@@ -74,15 +74,13 @@ class FitsStore:
             values = column(name)
             return None if values is None else np.asarray(values, float).reshape(n)
 
-        most = self.header.most_sources
         x, y = (self._by_source(column(axis), np.nan) for axis in "xy")
         position = np.stack([x, y], axis=-1)
         source_id = column("source_id")
         if source_id is None:
-            ids = np.arange(start, stop)[:, None] * most + np.arange(most) + 1
+            ids = counted_sources(start, stop, self.header.most_sources)
         else:
             ids = self._by_source(source_id, 0).astype(np.int64)
-        there = np.logical_and.accumulate((~np.isnan(position)).any(axis=2), axis=1)
         variance = _native(hdus["VARIANCE"].section[start:stop])
         if variance.ndim == 3:
             variance = variance[:, None]
@@ -98,7 +96,7 @@ class FitsStore:
             ),
             variance=variance,
             position=position,
-            source_id=np.where(there, ids, 0),
+            source_id=np.where(has_position(position), ids, 0),
             psf=psf,
             psf_index=index,
             psf_key=key,

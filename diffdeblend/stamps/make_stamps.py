@@ -7,7 +7,7 @@ import numpy as np
 
 from diffdeblend.exposure import ab_zero_point
 from diffdeblend.noise import checked_noise_correlation
-from diffdeblend.stamps.stamps import Stamps, StampsHeader, nested
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, has_position, nested
 
 
 def make_stamps(
@@ -72,7 +72,7 @@ def make_stamps(
     n = len(images)
     positions = _positions(position, n)
     most = positions.shape[1]
-    there = np.logical_and.accumulate((~np.isnan(positions)).any(axis=2), axis=1)
+    there = has_position(positions)
     psfs, index = _psfs(psf, psf_index, n, len(names))
     stamps = Stamps(
         first=0,

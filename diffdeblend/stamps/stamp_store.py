@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Int
 
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
@@ -57,3 +58,11 @@ def check_run(start: int, stop: int, n_stamps: int) -> None:
         raise ValueError(
             f"`start` and `stop` must be in order between 0 and {n_stamps}; got {start} and {stop}."
         )
+
+
+def counted_sources(start: int, stop: int, most: int) -> Int[np.ndarray, "stamp source"]:
+    """Numbers for the sources of stamps that have none of their own.
+
+    In the order of the stamps, with room for the most of any; 0 is nobody's.
+    """
+    return np.arange(start, stop)[:, None] * most + np.arange(most) + 1

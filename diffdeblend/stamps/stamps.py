@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 # Of an array of three axes: a header is compared, and written as JSON.
 NestedTuples = tuple[tuple[tuple[float, ...], ...], ...]
@@ -125,5 +125,11 @@ class Stamps:
 
     def n_sources(self) -> Int[np.ndarray, "stamp"]:
         """Number of sources of each stamp: those before the first that has no position."""
-        there = (~np.isnan(self.position)).any(axis=2)
-        return np.logical_and.accumulate(there, axis=1).sum(axis=1)
+        return has_position(self.position).sum(axis=1)
+
+
+def has_position(
+    position: Float[np.ndarray, "stamp source 2"],
+) -> Bool[np.ndarray, "stamp source"]:
+    """Which places for sources hold one: those before the first that has no position."""
+    return np.logical_and.accumulate((~np.isnan(position)).any(axis=2), axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 from diffdeblend.progress import one_line
 from diffdeblend.stamps.check_store import Opened, check_files, check_metadata, check_numbers
 from diffdeblend.stamps.layout import PIXELS, PSF, TRUTH
-from diffdeblend.stamps.stamp_store import check_places, check_run
+from diffdeblend.stamps.stamp_store import check_places, check_run, counted_sources
 from diffdeblend.stamps.stamps import Stamps, StampsHeader
 
 # Of an array with larger chunks nothing is kept.
@@ -131,9 +131,7 @@ class ZarrStore:
     def _source_ids(self, start: int, stop: int, found: np.ndarray | None) -> np.ndarray:
         if found is not None:
             return found.astype(np.int64)
-        # Numbers in the order of the stamps, with room for the largest; 0 is nobody's.
-        most = self.header.most_sources
-        return np.arange(start, stop)[:, None] * most + np.arange(most) + 1
+        return counted_sources(start, stop, self.header.most_sources)
 
     def _psfs(
         self, start: int, stop: int, index: np.ndarray | None, broken: dict[int, str]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffdeblend.deblend.catalog import FLAG_MEANINGS
+from diffdeblend.deblend.catalog import what_numbers_mean
 from diffdeblend.files import whole_file
 from diffdeblend.stamps.stamps import StampsHeader, nested
 from diffdeblend.survey.catalog_files import arrow_rows, fits_writer, parquet_writer
 from diffdeblend.survey.columns import Column, columns_of
-from diffdeblend.survey.manifest import read_manifest
+from diffdeblend.survey.manifest import run_manifest
 from diffdeblend.survey.parts import FORMAT as PART_FORMAT
 from diffdeblend.survey.parts import Run, list_parts, read_part
 from diffdeblend.survey.source_rows import source_columns, source_rows, stamp_rows
@@ -121,17 +121,6 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise ValueError(f"`path`: there is no folder {str(path.parent)!r}.")
 
 
-def run_manifest(out: Path) -> dict[str, Any]:
-    """The manifest of a run.
-
-    **Raises:** `ValueError` where there is none.
-    """
-    manifest = read_manifest(out)
-    if manifest is None:
-        raise ValueError(f"`out`: {str(out)!r} is no folder of a survey run: no manifest.json.")
-    return manifest
-
-
 def header_of(manifest: Mapping[str, Any]) -> StampsHeader:
     """What all stamps of a run share, from its manifest."""
     # JSON has lists for tuples.
@@ -220,10 +209,6 @@ def _about(
         "n_missing": missing,
         "status": dict(status),
         "statuses": {str(word): text for word, text in STATUS_MEANINGS.items()},
-        "flags": {
-            str(flag.name): {"value": flag.value, "meaning": text}
-            for flag, text in FLAG_MEANINGS.items()
-        },
-        "errors": "one standard deviation, marginal over all other numbers of the fit",
+        **what_numbers_mean(),
         "run": dict(manifest),
     }

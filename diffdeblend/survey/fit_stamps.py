@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdeblend.batch import Blend, Found, blend_of_arrays, fit_batch
+from diffdeblend.batch.fit_batch import MANY
 from diffdeblend.batch.prepare import quality_for
 from diffdeblend.batch.task import SOURCES, padded_to
 from diffdeblend.priors import DecoderPrior, ParametricPrior
@@ -20,8 +21,6 @@ from diffdeblend.survey.status import Status
 if TYPE_CHECKING:
     import pyarrow
 
-# Fewer stamps than this never repay programs for more numbers of sources.
-_MANY = 256
 # PSFs that are kept between batches, so that stamps that share one share its transform.
 _KEPT = 64
 # Fewer stamps than this may fail in the same way by chance, as neighbours in the store.
@@ -218,7 +217,7 @@ def psf_of(image: np.ndarray, oversampling: int) -> SampledPSF | str:
 
 def programs_for(header: StampsHeader, psfs: Sequence[Any], *, decodes: bool) -> Programs:
     """What to compile for stamps seen through PSFs such as these."""
-    quality, fine = quality_for(list(psfs)), header.n_stamps >= _MANY
+    quality, fine = quality_for(list(psfs)), header.n_stamps >= MANY
     if decodes:
         return Programs(quality, fine, None, None)
     size, most = max(header.shape), max(1, header.most_sources)

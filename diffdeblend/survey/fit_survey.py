@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from diffdeblend.io.bundled import named_prior_file
 from diffdeblend.io.results import make_directory
 from diffdeblend.stamps.store import open_store
 from diffdeblend.survey.engine import Engine, Workers, in_process
 from diffdeblend.survey.finished import finished, sweep
 from diffdeblend.survey.fit_runs import Done
-from diffdeblend.survey.job import TINY, Job
+from diffdeblend.survey.job import Job
 from diffdeblend.survey.manifest import keep_manifest, make_manifest, read_manifest
 from diffdeblend.survey.parts import Run, part_about
 from diffdeblend.survey.plan import batches, gaps, limited, shard_of
@@ -82,7 +83,7 @@ def fit_survey(
     folder = make_directory(out)
     path = str(opened.path.absolute())
     prior = settings.prior
-    content = None if prior is None or prior == TINY else Path(prior).read_bytes()
+    content = None if prior is None else named_prior_file(prior).read_bytes()
     known = read_manifest(folder)
     if known is not None:
         # Of another store, or of other settings, it is refused here.

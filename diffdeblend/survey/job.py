@@ -2,20 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffdeblend.io.bundled import bundled_prior
+from diffdeblend.io.bundled import named_prior_file
 from diffdeblend.io.priors import load_prior
 from diffdeblend.priors import DecoderPrior
 from diffdeblend.stamps.store import StampStore, open_store
 from diffdeblend.survey.fit_stamps import Fitter, programs_for, psf_of
 from diffdeblend.survey.settings import FitSettings, Programs
 
-# The word that stands for the prior that comes with the package.
-TINY = "tiny"
 # Stamps whose PSFs tell how finely to draw.
 _LOOKED_AT = 64
 
@@ -53,9 +50,7 @@ def prior_of(settings: FitSettings) -> Any:
     """
     if settings.prior is None:
         return None
-    if settings.prior == TINY and not Path(TINY).exists():
-        return bundled_prior()
-    return load_prior(settings.prior)
+    return load_prior(named_prior_file(settings.prior))
 
 
 def choose_programs(store: StampStore, settings: FitSettings) -> Programs:

@@ -58,6 +58,17 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     return found
 
 
+def run_manifest(out: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    **Raises:** `ValueError` where there is none.
+    """
+    manifest = read_manifest(out)
+    if manifest is None:
+        raise ValueError(f"`out`: {str(out)!r} is no folder of a survey run: no manifest.json.")
+    return manifest
+
+
 def keep_manifest(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of a new run, or see that it is the one that is there; returns that.
 

@@ -1,6 +1,5 @@
 """What a worker of a cluster does: opens store and programs once, fits pieces, tells of parts."""
 
-import gc
 import signal
 import threading
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdeblend import __version__
+from diffdeblend.cores import collect_seldom
 from diffdeblend.programs import keep_programs
 from diffdeblend.stamps.store import StampStore, open_store
 from diffdeblend.survey.dispatch import Piece
@@ -53,8 +53,7 @@ def make_plugin(cores: Mapping[Any, tuple[int, ...]] | None) -> Any:
 
         def setup(self, worker: Any) -> None:
             self.held = Held()
-            # As in the command's own process.
-            gc.set_threshold(50_000, 20, 100)
+            collect_seldom()
             if cores is not None:
                 # Ctrl-C reaches all processes of a terminal; the driver ends its workers itself.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)

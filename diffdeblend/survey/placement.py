@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffdeblend.cores import own_cores
+
 # Always: the first silences an error that XLA reports for each program from its cache; threads of
 # OpenBLAS spin against those of XLA; Dask's profiler looks at the fit a hundred times a second.
 _ENVIRONMENT = {
@@ -37,7 +39,7 @@ def places(
     Warns where processes must share.
     """
     gpus = gpus_of(os.environ, Path("/dev")) if gpus is None else gpus
-    cores = cores_here() if cores is None else cores
+    cores = own_cores() if cores is None else cores
     what = "GPUs" if gpus else "cores"
     there = list(gpus) or list(cores)
     count = len(there) if count is None else count
@@ -74,13 +76,6 @@ def gpus_of(environment: Mapping[str, str], devices: Path) -> list[str]:
     # CUDA ignores what follows the first that it does not know.
     ends = (place for place, name in enumerate(named) if name in ("", "-1", "none", "void"))
     return named[: next(ends, len(named))]
-
-
-def cores_here() -> list[int]:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def pin(cores: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from diffdeblend.batch import Found
 from diffdeblend.batch.decoded_results import FoundDecoded
 from diffdeblend.deblend.catalog import SUPPORT_MEANINGS
 from diffdeblend.priors import DecoderPrior
-from diffdeblend.stamps.stamps import Stamps, StampsHeader
+from diffdeblend.stamps.stamps import Stamps, StampsHeader, has_position
 from diffdeblend.survey.columns import Column, arrow_schema, numpy_dtype, row_columns
 from diffdeblend.survey.covariance import flux_triangles
 from diffdeblend.survey.places import knows_sky, source_sky
@@ -89,12 +89,11 @@ def _put_given(
     values: dict[str, np.ndarray], stamps: Stamps, status: Sequence[str], error: Sequence[str]
 ) -> None:
     """What is known before any fit."""
-    count = stamps.n_sources()
-    lit = np.arange(stamps.position.shape[1]) < count[:, None]
+    lit = has_position(stamps.position)
     values["id"][:] = stamps.id
     values["row"][:] = np.arange(stamps.first, stamps.first + len(stamps))
     values["status"][:], values["error"][:] = [str(word) for word in status], list(error)
-    values["n_sources"][:] = count
+    values["n_sources"][:] = lit.sum(axis=1)
     values["source_id"][:] = stamps.source_id[lit]
     for axis, name in enumerate("xy"):
         values[name][:] = stamps.position[lit][:, axis]

@@ -13,7 +13,7 @@ from diffdeblend.deblend.catalog import FLAG_MEANINGS, Flag
 from diffdeblend.io.results import write_figure
 from diffdeblend.io.results import write_summary as write_json
 from diffdeblend.survey.extent import Extent, extent_of
-from diffdeblend.survey.manifest import read_manifest
+from diffdeblend.survey.manifest import run_manifest
 from diffdeblend.survey.parts import list_parts, read_part
 from diffdeblend.survey.status import STATUS_MEANINGS, Status
 from diffdeblend.survey.tallies import Histogram, Pulls, Shares
@@ -160,9 +160,7 @@ def summarise(out: str | Path) -> dict[str, Any]:
     **Raises:** `ValueError` for a folder of no run.
     """
     folder = Path(out)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ValueError(f"`out`: {str(folder)!r} holds no manifest.json of a survey run.")
+    manifest = run_manifest(folder)
     damaged: list[str] = []
     n_parts = size = reached = twice = 0
     totals = Totals(manifest, extent_of(path for _, path in list_parts(folder)))
